@@ -1,0 +1,52 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set everything up in .venv first.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export F2B_WEIGHTS ?= $(CURDIR)/.cache/weights
+
+.PHONY: setup demo test test-slow bench lint format clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "$(PYTHON) is not installed. On Debian or Ubuntu: apt-get install python3.11 python3.11-venv;"; \
+	  echo "elsewhere see python.org. If it has another name: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { \
+	  echo "face2bone needs Python 3.11 or 3.12; $(PYTHON) is another. Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) has no venv module. On Debian or Ubuntu: apt-get install python3.11-venv"; exit 1; }
+	@echo "Setting up $(VENV): about 6.5 GB, three to ten minutes the first time."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[dev]'
+	$(BIN)/pip check
+	@echo "Warming up libraries that compile on first use."
+	@$(BIN)/python -c 'import rembg'
+	@touch $@
+
+demo: setup      ## the whole federation on this machine
+	$(BIN)/f2b-server demo --out demo
+
+test: setup      ## the tests
+	$(BIN)/python -m pytest
+
+test-slow: setup ## the long checks: learning compared with pooled data and with single hospitals
+	$(BIN)/python -m pytest -m slow
+
+bench: setup     ## speed and size, as ratios
+	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
+
+lint: setup      ## formatting, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo .cache

@@ -1,0 +1,333 @@
+"""Prepare a site's photos: read, align, mask, measure, embed and cache each new one; quarantine the bad ones."""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from f2b_client.photo_pictures import sheet_faces, write_quarantine
+from f2b_client.settings import SiteFolder
+from face2bone_model.contract.errors import CohortError, InputError
+from face2bone_model.contract.keys import Split
+from face2bone_model.data.cohort import Cohort, load_cohort, photo_name
+from face2bone_model.data.face import FacePreparer, PreparedFace
+from face2bone_model.data.features import CachedFace, Embed, Entry, FeatureCache, PhotoFile, QuarantinedPhoto
+from face2bone_model.data.manifest import Manifest, read_manifest
+from face2bone_model.data.photo import decode_photo
+from face2bone_model.data.preparation import Preparation, PreparationSettings
+from face2bone_model.data.quarantine import Quarantined, QuarantineReason
+from face2bone_model.report.contact_sheet import ContactSheet, write_contact_sheet
+from face2bone_model.system.files import write_atomic, write_json
+
+FACES_AT_ONCE = 16
+"""Faces per pass through the trunk, and the most that an interruption can cost."""
+
+CONTACT_SHEET = "contact-sheet.html"
+_REPORT = "preparation.json"
+_SPLITS = "splits.json"
+_LEFT_OUT = "left out: "
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareProgress:
+    """After each photo."""
+
+    done: int
+    total: int
+    usable: int
+    quarantined: int
+    photo: str
+    """The one just done, below the site folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationReport:
+    """What a preparation did. Counts of photos and patients; it stays at the site."""
+
+    site: str
+    photos: int
+    usable: int
+    reused: int
+    """Photos known from an earlier run, usable or not."""
+    quarantined: Mapping[str, int]
+    """Photos by `QuarantineReason`."""
+    patients: int
+    """With a label and at least one usable photo."""
+    left_out: Mapping[str, int]
+    """Patients by reason."""
+    background: str
+    """`u2netp` or `ellipse-only`."""
+    settings_digest: str
+    trunk_digest: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedSite:
+    """A site ready for a study."""
+
+    manifest: Manifest
+    cohort: Cohort
+    report: PreparationReport
+
+    @property
+    def trunk_digest(self) -> str:
+        """The trunk whose features are cached."""
+        return self.report.trunk_digest
+
+
+def prepare_site(  # noqa: PLR0913  # keyword-only, each a thing the caller decides
+    site_folder: Path,
+    *,
+    embed: Embed,
+    trunk_digest: str,
+    background: Path | None,
+    on_progress: Callable[[PrepareProgress], None] | None = None,
+    settings: PreparationSettings | None = None,
+    device: str = "auto",
+) -> PreparationReport:
+    """Prepare every photo of the manifest that is new or changed, and publish the site's usable ones.
+
+    Interrupted at any moment, the next call goes on where this one stopped. One bad photo never stops the rest.
+
+    Args:
+        site_folder: with `site.toml`, photos and the DXA export.
+        embed: the frozen trunk, faces (B, 160, 160, 3) to features (B, 896, 8, 8).
+        trunk_digest: SHA-256 of its weights.
+        background: the u2netp file, or None for the elliptical mask alone.
+        on_progress: called after each photo.
+        settings: thresholds; the defaults if None.
+        device: for the detector.
+
+    Raises:
+        SettingsError: `site.toml` cannot be used.
+        InputError: the DXA export cannot be used.
+        WeightsError: `background` is not u2netp.
+        UsageError: another process is preparing this site.
+    """
+    started = time.monotonic()
+    folder = SiteFolder(site_folder.resolve())
+    manifest = _read_manifest(folder)
+    preparer = FacePreparer(settings, background=background, device=device)
+    preparation = Preparation(
+        settings_digest=preparer.digest, trunk_digest=trunk_digest, background=preparer.background
+    )
+    with FeatureCache(folder.cache, settings_digest=preparer.digest, trunk_digest=trunk_digest) as cache:
+        run = _Run(folder.path, preparer, cache, embed, on_progress or (lambda _: None))
+        faces, quarantined = run.prepare(_photos_of(manifest))
+        cache.publish(preparation, faces)
+        _keep_splits(folder, manifest)
+    cohort = load_cohort(folder.cache, manifest)
+    report = _report(manifest, cohort, quarantined, run.reused, time.monotonic() - started)
+    _write_pages(folder, preparer.settings, report, cohort, (faces, quarantined))
+    write_json(folder.cache / _REPORT, asdict(report))
+    return report
+
+
+def load_prepared(folder: SiteFolder) -> PreparedSite:
+    """What the last preparation left: manifest, cohort and counts.
+
+    Raises:
+        CohortError: this site's photos are not prepared yet.
+        SettingsError: `site.toml` cannot be used.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder.cache / _REPORT).read_bytes())
+    except (FileNotFoundError, ValueError) as error:
+        raise CohortError("This site's photos are not prepared yet.", "Run `f2b-client prepare`.") from error
+    manifest = _read_manifest(folder)
+    cohort = load_cohort(folder.cache.resolve(), manifest)
+    return PreparedSite(manifest=manifest, cohort=cohort, report=PreparationReport(**record))
+
+
+def _read_manifest(folder: SiteFolder) -> Manifest:
+    """The manifest, with every patient in the split of the last preparation."""
+    return read_manifest(folder.path, previous_splits=_kept_splits(folder))
+
+
+def _kept_splits(folder: SiteFolder) -> dict[str, Split]:
+    path = folder.path / _SPLITS
+    if not path.exists():
+        return {}
+    try:
+        return {patient: Split(split) for patient, split in json.loads(path.read_bytes()).items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} is damaged: {error}.",
+            "Restore it from a backup; without it, test patients may become training patients.",
+        ) from error
+
+
+def _keep_splits(folder: SiteFolder, manifest: Manifest) -> None:
+    """Beside the cache and not in it: the cache may be deleted, but a test patient must never become a training one.
+
+    Patients who are gone for now, for example while their row is being mended, keep their line too.
+    """
+    splits = _kept_splits(folder) | manifest.splits
+    write_atomic(folder.path / _SPLITS, json.dumps(splits, indent=1, ensure_ascii=False).encode(), mode=0o600)
+
+
+def _photos_of(manifest: Manifest) -> list[tuple[str, Path]]:
+    return [(entry.patient_id, path) for entry in manifest.entries for path in entry.photos]
+
+
+class _Run:
+    """One pass over the photos. Usable faces wait until a batch for the trunk is full."""
+
+    def __init__(
+        self,
+        site_folder: Path,
+        preparer: FacePreparer,
+        cache: FeatureCache,
+        embed: Embed,
+        on_progress: Callable[[PrepareProgress], None],
+    ) -> None:
+        self._site_folder, self._preparer, self._cache = site_folder, preparer, cache
+        self._embed, self._on_progress = embed, on_progress
+        self._waiting: list[tuple[PhotoFile, PreparedFace]] = []
+        self._faces: list[CachedFace] = []
+        self._quarantined: list[QuarantinedPhoto] = []
+        self.reused = 0
+
+    def prepare(self, photos: list[tuple[str, Path]]) -> tuple[list[CachedFace], list[QuarantinedPhoto]]:
+        """Every photo as cached face or quarantined photo."""
+        for done, (patient_id, path) in enumerate(photos, 1):
+            name = photo_name(path, self._site_folder)
+            self._one(path, name, patient_id)
+            if len(self._waiting) == FACES_AT_ONCE:
+                self._flush()
+            usable = len(self._faces) + len(self._waiting)
+            self._on_progress(
+                PrepareProgress(
+                    done=done,
+                    total=len(photos),
+                    usable=usable,
+                    quarantined=len(self._quarantined),
+                    photo=name,
+                )
+            )
+        self._flush()
+        return self._faces, self._quarantined
+
+    def _one(self, path: Path, name: str, patient_id: str) -> None:
+        path = path if path.is_absolute() else self._site_folder / path
+        try:
+            status = path.stat()
+            file = PhotoFile(
+                photo=name, patient_id=patient_id, size=status.st_size, mtime_ns=status.st_mtime_ns
+            )
+            if self._known(file):
+                return
+            content = path.read_bytes()
+        except OSError as error:
+            file = PhotoFile(photo=name, patient_id=patient_id, size=0, mtime_ns=0)
+            detail = f"The file cannot be opened: {error.strerror}."
+            # Not remembered: the file may be readable next time.
+            self._quarantined.append(
+                QuarantinedPhoto(file=file, reason=QuarantineReason.UNREADABLE, detail=detail)
+            )
+            return
+        self._new(replace(file, sha256=hashlib.sha256(content).hexdigest()), content)
+
+    def _new(self, file: PhotoFile, content: bytes) -> None:
+        """A photo whose path, size or time is new; its content may be known under another name."""
+        if self._known(file):
+            return
+        try:
+            photo = decode_photo(content, name=file.photo, max_side=self._preparer.settings.max_side)
+            self._waiting.append((file, self._preparer.prepare(photo, name=file.photo)))
+        except Quarantined as verdict:
+            entry = QuarantinedPhoto(file=file, reason=verdict.reason, detail=verdict.detail)
+            self._cache.add_quarantined([entry])
+            self._quarantined.append(entry)
+
+    def _known(self, file: PhotoFile) -> bool:
+        entry: Entry | None = self._cache.find(file)
+        if entry is None:
+            return False
+        sha256 = entry.file.sha256
+        if isinstance(entry, CachedFace):
+            self._faces.append(replace(entry, file=replace(file, sha256=sha256)))
+        else:
+            self._quarantined.append(replace(entry, file=replace(file, sha256=sha256)))
+        self.reused += 1
+        return True
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        faces = np.stack([prepared.face for _, prepared in self._waiting])
+        entries = [_entry_of(file, prepared) for file, prepared in self._waiting]
+        self._faces += self._cache.add_faces(entries, faces, self._embed(faces))
+        self._waiting.clear()
+
+
+def _entry_of(file: PhotoFile, prepared: PreparedFace) -> CachedFace:
+    return CachedFace(
+        file=file,
+        landmarks=tuple((float(x), float(y)) for x, y in prepared.landmarks),
+        photo_size=prepared.photo_size,
+        quality=prepared.quality,
+    )
+
+
+def _report(
+    manifest: Manifest, cohort: Cohort, quarantined: list[QuarantinedPhoto], reused: int, seconds: float
+) -> PreparationReport:
+    left_out = Counter(
+        {
+            step.removeprefix(_LEFT_OUT): patients
+            for step, patients in manifest.flow
+            if step.startswith(_LEFT_OUT)
+        }
+    )
+    left_out.update(one.reason.value for one in cohort.left_out)
+    photos = len(_photos_of(manifest))
+    return PreparationReport(
+        site=manifest.site,
+        photos=photos,
+        usable=photos - len(quarantined),
+        reused=reused,
+        quarantined=dict(Counter(photo.reason.value for photo in quarantined).most_common()),
+        patients=cohort.num_patients,
+        left_out=dict(left_out.most_common()),
+        background=cohort.preparation.background,
+        settings_digest=cohort.preparation.settings_digest,
+        trunk_digest=cohort.preparation.trunk_digest,
+        seconds=round(seconds, 1),
+    )
+
+
+def _write_pages(
+    folder: SiteFolder,
+    settings: PreparationSettings,
+    report: PreparationReport,
+    cohort: Cohort,
+    photos: tuple[list[CachedFace], list[QuarantinedPhoto]],
+) -> None:
+    """Quarantine folder and contact sheet."""
+    faces, quarantined = photos
+    sheet = ContactSheet(
+        site=report.site,
+        prepared_at=datetime.now(UTC).astimezone(),
+        software_version=version("face2bone"),
+        num_photos=report.photos,
+        num_usable=report.usable,
+        num_patients=report.patients,
+        left_out=report.left_out,
+        background=report.background,
+        settings=settings,
+        settings_digest=report.settings_digest,
+        faces=sheet_faces(folder.path, faces, cohort.faces),
+        quarantined=write_quarantine(folder.path, quarantined),
+    )
+    folder.reports.mkdir(exist_ok=True)
+    write_contact_sheet(folder.reports / CONTACT_SHEET, sheet)

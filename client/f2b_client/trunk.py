@@ -1,0 +1,67 @@
+"""Which pretrained weights a site uses: the trunk the approved study names, and the background network."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from f2b_client.approval import approved_studies
+from f2b_client.settings import SiteFolder, load_weights_settings
+from face2bone_model.contract.errors import WeightsError
+from face2bone_model.models.trunk import FrozenTrunk, load_trunk, random_trunk_tensors, trunk_digest
+from face2bone_model.models.weights import describe_trunk, find_trunk
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class TrunkChoice:
+    """A trunk by name and digest; `path` is None for the seeded random one."""
+
+    name: str
+    digest: str
+    path: Path | None
+
+    def load(self, device: str) -> FrozenTrunk:
+        """Read its weights."""
+        return load_trunk(self.path, device=device)
+
+
+def default_weights_folder() -> Path:
+    """Where commands keep weights unless told otherwise: $F2B_WEIGHTS, or `weights` here."""
+    return Path(os.environ.get("F2B_WEIGHTS", "weights"))
+
+
+def weights_folder(folder: SiteFolder) -> Path:
+    """The site's weights folder: `[weights] folder` of site.toml, else $F2B_WEIGHTS, else `weights` in its folder."""
+    named = load_weights_settings(folder).folder
+    if named:
+        return folder.path / named
+    return Path(os.environ.get("F2B_WEIGHTS", str(folder.path / "weights")))
+
+
+def trunk_in(weights: Path, digest: str | None = None) -> TrunkChoice:
+    """The trunk of a weights folder; the seeded random one where there is none.
+
+    Args:
+        weights: the folder.
+        digest: of the trunk that is wanted; None for the first there is.
+
+    Raises:
+        WeightsError: a trunk was asked for that is neither in the folder nor the random one.
+    """
+    path = find_trunk(weights, digest)
+    if path is not None:
+        return TrunkChoice(path.stem, describe_trunk(path).digest, path)
+    random_digest = trunk_digest(random_trunk_tensors(0))
+    if digest not in (None, random_digest):
+        raise WeightsError(
+            f"The study needs the trunk {digest[:12] if digest else ''}…, which is not in {weights}.",
+            "Add it with `f2b-client weights add FILE` or `f2b-client weights add --from-registry`.",
+        )
+    return TrunkChoice(RANDOM, random_digest, None)
+
+
+def trunk_of_site(folder: SiteFolder) -> TrunkChoice:
+    """The trunk the site's approved study names; without an approved study, the one its weights folder holds."""
+    named = {study.trunk_digest for study in approved_studies(folder)}
+    return trunk_in(weights_folder(folder), named.pop() if len(named) == 1 else None)

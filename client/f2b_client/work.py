@@ -1,0 +1,247 @@
+"""A site's answer to each phase: describe the cohort, train a round, evaluate the global model."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from f2b_client.approval import approved_study
+from f2b_client.egress import Gate, Release
+from f2b_client.local_results import keep_evaluation, keep_round
+from f2b_client.prepare import PreparedSite, load_prepared
+from f2b_client.settings import SiteFolder, load_compute_settings, load_joined, load_policy
+from face2bone_model.contract.errors import (
+    CohortError,
+    Face2BoneError,
+    RequestError,
+    SignatureError,
+    UnexpectedError,
+)
+from face2bone_model.contract.keys import Phase, Split
+from face2bone_model.contract.payload import digest
+from face2bone_model.contract.request import Request, read_request
+from face2bone_model.contract.statistics import SiteStatistics
+from face2bone_model.contract.study import Study
+from face2bone_model.contract.update import ModelSignature, Update, pack, signature_of, unpack
+from face2bone_model.data.cohort import Cohort
+from face2bone_model.metrics.description import describe_schema, describe_update
+from face2bone_model.metrics.evaluation import (
+    evaluation_schema,
+    evaluation_update,
+    validation_schema,
+    validation_update,
+)
+from face2bone_model.models.face2bone import build_model
+from face2bone_model.models.parameters import load_trainable, trainable_tensors
+from face2bone_model.training.evaluate import predict
+from face2bone_model.training.privacy import DpPlan, plan_privacy
+from face2bone_model.training.train import Progress, TrainResult, train_round
+
+log = logging.getLogger(__name__)
+
+OnProgress = Callable[[str, int, int, str], None]
+"""Called with what is being done, how much of it is done, of how much, and a detail."""
+
+
+class StudyWork:
+    """One approved study at this site: its model and cohort are loaded once and kept for all rounds."""
+
+    def __init__(self, study: Study, site: str, gate: Gate, prepared: PreparedSite, device: str) -> None:
+        self.study = study
+        self.site = site
+        self.gate = gate
+        self.prepared = prepared
+        self.device = device
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The study's network, with the initial weights its seed gives."""
+        return build_model(self.study.model, seed=self.study.training.seed)
+
+    @cached_property
+    def signature(self) -> ModelSignature:
+        """Names and shapes of what this site would send, and its trunk."""
+        return signature_of(trainable_tensors(self.model), self.prepared.trunk_digest)
+
+    def answer(self, request: Request, on_progress: OnProgress) -> Release:
+        """Do what the request asks and pass the result through the gate."""
+        if request.signature_digest != self.signature.digest():
+            raise SignatureError(*self._difference())
+        match request.phase:
+            case Phase.DESCRIBE:
+                return self._describe(request)
+            case Phase.TRAIN:
+                return self._train(request, on_progress)
+            case Phase.EVALUATE:
+                return self._evaluate(request, on_progress)
+
+    def _difference(self) -> tuple[str, str]:
+        ours, theirs = self.prepared.trunk_digest, self.study.trunk_digest
+        if ours != theirs:
+            return (
+                f"The study's trunk is {theirs[:12]}…, this site's {ours[:12]}….",
+                "Add the weights the study names with `f2b-client weights add`, then run `f2b-client prepare`.",
+            )
+        return (
+            "The coordinator's model differs from the one the approved study describes.",
+            "Compare the face2bone versions of both sides.",
+        )
+
+    def _describe(self, request: Request) -> Release:
+        cohort = self.prepared.cohort
+        statistics = describe_update(
+            self.study.evaluation,
+            labels=cohort.labels,
+            splits=cohort.splits,
+            female=cohort.female,
+            ages=cohort.ages,
+            excluded_patients=sum(self.prepared.report.left_out.values()),
+            quarantined_photos=sum(self.prepared.report.quarantined.values()),
+        )
+        schema = describe_schema(self.study.evaluation)
+        return self.gate.release_statistics(request, statistics, study=self.study, schema=schema)
+
+    def _train(self, request: Request, on_progress: OnProgress) -> Release:
+        train, validation = self._split(Split.TRAIN), self._split(Split.VALIDATION)
+        plan = self._privacy_plan(train.num_patients)
+        if plan is not None:
+            limit, delta = self.gate.epsilon_limit(self.study), self.gate.delta(self.study)
+            self.gate.ledger.check(plan.segment, limit=limit, delta=delta)
+        self._load(request)
+        sums = self._validation_sums(validation)
+        began = time.monotonic()
+        result = self._train_locally(request, train, validation, plan, on_progress)
+        update = Update(
+            vector=pack(trainable_tensors(self.model), self.signature),
+            num_patients=result.num_patients,
+            train_loss=result.train_loss,
+            epsilon=0.0,
+            delta=0.0,
+            noise_multiplier=plan.noise_multiplier if plan else 0.0,
+            validation=sums,
+        )
+        release = self.gate.release_update(
+            request,
+            update,
+            study=self.study,
+            signature=self.signature,
+            validation_schema=validation_schema(self.study.evaluation),
+            segment=result.segment,
+        )
+        seconds, spent = time.monotonic() - began, self.gate.ledger.spent(self.gate.delta(self.study))
+        keep_round(self.gate.folder, request.round, result, seconds=seconds, epsilon_after=spent)
+        return release
+
+    def _train_locally(
+        self,
+        request: Request,
+        train: Cohort,
+        validation: Cohort,
+        plan: DpPlan | None,
+        on_progress: OnProgress,
+    ) -> TrainResult:
+        rounds = self.study.training.rounds
+
+        def report(progress: Progress) -> None:
+            detail = f"round {request.round} of {rounds}, {progress.unit} {progress.done} of {progress.total}"
+            on_progress("training", progress.done, progress.total, detail)
+
+        return train_round(
+            self.model,
+            train,
+            validation,
+            self.study.training,
+            seed=site_seed(self.study, self.site, request.round),
+            device=self.device,
+            privacy=plan,
+            on_epoch=report,
+        )
+
+    def _evaluate(self, request: Request, on_progress: OnProgress) -> Release:
+        if request.split is Split.TRAIN:
+            raise RequestError("Statistics on training patients are not part of the study.")
+        on_progress("evaluating", 0, 1, f"{request.split} patients")
+        self._load(request)
+        cohort = self._split(request.split)
+        if request.split is Split.VALIDATION:
+            statistics, schema = self._validation_sums(cohort), validation_schema(self.study.evaluation)
+        else:
+            statistics, schema = self._test_sums(request, cohort), evaluation_schema(self.study.evaluation)
+        return self.gate.release_statistics(request, statistics, study=self.study, schema=schema)
+
+    def _validation_sums(self, cohort: Cohort) -> SiteStatistics:
+        return validation_update(self.study.evaluation, self._predict(cohort), cohort.labels)
+
+    def _test_sums(self, request: Request, cohort: Cohort) -> SiteStatistics:
+        statistics = evaluation_update(
+            self.study.evaluation, self._predict(cohort), cohort.labels, cohort.female, cohort.ages
+        )
+        keep_evaluation(self.gate.folder, self.study, request.round, statistics)
+        return statistics
+
+    def _predict(self, cohort: Cohort) -> NDArray[np.float64]:
+        return predict(self.model, cohort, device=self.device)
+
+    def _split(self, split: Split) -> Cohort:
+        cohort = self.prepared.cohort.select(split)
+        if cohort.num_patients == 0:
+            raise CohortError(
+                f"There are no {split} patients here.", "See reports/contact-sheet.html for why."
+            )
+        return cohort
+
+    def _load(self, request: Request) -> None:
+        if request.vector is None:
+            raise RequestError("The request carries no model.")
+        load_trainable(self.model, unpack(request.vector, self.signature))
+
+    def _privacy_plan(self, num_patients: int) -> DpPlan | None:
+        if not self.gate.private(self.study):
+            return None
+        return plan_privacy(self.gate.privacy_terms(self.study), num_patients, self.study.training)
+
+
+def site_seed(study: Study, site: str, round_number: int) -> int:
+    """A seed that differs between sites and rounds and is the same whenever the round is trained again."""
+    text = f"{study.training.seed}/{study.hash()}/{site}/{round_number}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+class SiteWork:
+    """Everything this site answers; the entry point of the ClientApp."""
+
+    def __init__(self, folder: SiteFolder, on_progress: OnProgress) -> None:
+        self._folder = folder
+        self._on_progress = on_progress
+        self._site = load_joined(folder).site
+        self._studies: dict[str, StudyWork] = {}
+
+    def answer(self, payload: bytes) -> Release:
+        """Answer one request; a failure leaves as its number, its sentence stays in the log."""
+        gate = Gate(self._folder, self._site, load_policy(self._folder))
+        request: Request | None = None
+        try:
+            request = read_request(payload)
+            study = approved_study(self._folder, request.study_hash)
+            release = gate.again(request)
+            return release or self._work(study, gate).answer(request, self._on_progress)
+        except Face2BoneError as error:
+            log.error("Refused with number %d: %s", error.code, error)
+            return gate.release_error(request, digest(payload), error.code)
+        except Exception:  # a fault of ours must not send its text to the coordinator
+            log.exception("A fault of ours while answering.")
+            return gate.release_error(request, digest(payload), UnexpectedError.code)
+
+    def _work(self, study: Study, gate: Gate) -> StudyWork:
+        work = self._studies.get(study.hash())
+        if work is None:
+            device = load_compute_settings(self._folder).device
+            work = StudyWork(study, self._site, gate, load_prepared(self._folder), device)
+            self._studies[study.hash()] = work
+        work.gate = gate  # the policy may have been edited since
+        return work

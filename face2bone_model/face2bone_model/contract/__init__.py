@@ -1,0 +1,1 @@
+"""What crosses the wire: the study, updates, statistics, keys and errors. No torch."""

@@ -1,0 +1,79 @@
+"""What the coordinator may ask: one typed message for every phase."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2bone_model.contract.errors import ProtocolError, RequestError
+from face2bone_model.contract.keys import PROTOCOL_VERSION, Phase, Split
+from face2bone_model.contract.payload import Scalar, decode, digest, encode
+
+SENT_WITH_VECTOR = (Phase.TRAIN, Phase.EVALUATE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question to one site."""
+
+    study_hash: str
+    phase: Phase
+    round: int
+    signature_digest: str
+    split: Split = Split.TEST
+    """Which patients `evaluate` is about."""
+    vector: NDArray[np.float32] | None = None
+    """Trainable tensors of the global model; None for `describe`."""
+
+    def encode(self) -> bytes:
+        """The bytes on the wire; equal requests have equal bytes."""
+        header: dict[str, Scalar] = {"protocol": PROTOCOL_VERSION}
+        header |= {name: value for name, value in asdict(self).items() if name != "vector"}
+        return encode({} if self.vector is None else {"vector": self.vector}, header)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bytes: what a reply and the reply store refer to."""
+        return digest(self.encode())
+
+    @property
+    def key(self) -> str:
+        """Names the request in the reply store, such as ``train-003-5f2a9c01d2e4…``."""
+        return f"{self.phase}-{self.round:03d}-{self.digest}"
+
+
+def read_request(payload: bytes) -> Request:
+    """Parse and check a request.
+
+    Raises:
+        ProtocolError: the other side speaks another protocol version.
+        RequestError: a field is missing, unknown or of the wrong type, or tensors are not those of the phase.
+    """
+    tensors, header = decode(payload)
+    version = header.pop("protocol", None)
+    if type(version) is not int or version != PROTOCOL_VERSION:
+        raise ProtocolError(
+            f"The coordinator speaks protocol {version}, this client {PROTOCOL_VERSION}.",
+            "Install the face2bone version the study names.",
+        )
+    fields = _checked_fields(header)
+    wanted = {"vector"} if fields["phase"] in SENT_WITH_VECTOR else set()
+    if set(tensors) != wanted:
+        raise RequestError(f"A request of phase '{fields['phase']}' carries the tensors {sorted(tensors)}.")
+    vector = tensors.get("vector")
+    if vector is not None and (
+        vector.dtype != np.float32 or vector.ndim != 1 or not np.isfinite(vector).all()
+    ):
+        raise RequestError("The model in the request is not a finite float32 vector.")
+    return Request(vector=vector, **fields)
+
+
+def _checked_fields(header: dict[str, Scalar]) -> dict[str, Any]:
+    kinds = {"study_hash": str, "phase": str, "round": int, "signature_digest": str, "split": str}
+    if set(header) != set(kinds) or any(type(header[name]) is not kind for name, kind in kinds.items()):
+        raise RequestError("The request's fields are not those of the protocol.")
+    try:
+        return {**header, "phase": Phase(str(header["phase"])), "split": Split(str(header["split"]))}
+    except ValueError as error:
+        raise RequestError(f"The request names something unknown: {error}.") from error

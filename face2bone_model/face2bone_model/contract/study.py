@@ -1,0 +1,144 @@
+"""The study: what is computed, on what terms. Every hospital approves its hash and checks it."""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from face2bone_model.contract.errors import SettingsError
+from face2bone_model.contract.settings_table import read_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The network (design section 4). Sizes are our choice: the paper gives none."""
+
+    backbone: str = "facenet"
+    """`facenet` (Face2Bone) or a baseline: a timm model name."""
+    trunk: Literal["frozen", "finetune"] = "frozen"
+    fsa: Literal["off", "dense", "fca", "fsa"] = "fsa"
+    branches: Literal["both", "transformer", "cnn"] = "both"
+    head: Literal["kan", "pykan", "mlp", "linear"] = "kan"
+    inputs: Literal["face", "clinical", "both"] = "face"
+    stem_width: int = 64
+    fsa_heads: int = 4
+    keep_frequencies: float = 0.5
+    """rho: share of the 64 DCT frequencies kept."""
+    keep_attention: float = 0.5
+    """r: share of each attention row kept."""
+    branch_width: int = 48
+    transformer_layers: int = 2
+    transformer_heads: int = 2
+    head_hidden: int = 32
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Local training at a site, and how many rounds of it."""
+
+    rounds: int = 10
+    local_epochs: int = 2
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    patience: int = 3
+    """Local epochs without a better validation loss before a site stops its round early."""
+    loss: Literal["cross_entropy", "ordinal"] = "cross_entropy"
+    class_weights: bool = True
+    strategy: Literal["fedavg"] = "fedavg"
+    min_sites: int = 2
+    seed: int = 0
+    mixed_precision: bool = True
+    """Used on a GPU only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacySettings:
+    """Terms of differentially private training, for every site whose policy (or the study) demands it."""
+
+    required: bool = False
+    """True: every site trains with DP. False: each site's policy decides."""
+    epsilon: float = 8.0
+    """Budget of one site's training patients over the whole study."""
+    delta: float = 1e-5
+    max_grad_norm: float = 1.0
+    noise_multiplier: float = 0.0
+    """0: derive the noise from epsilon. Otherwise this noise is used and epsilon is only a limit."""
+    expected_batch_size: int = 64
+    """Public constant; a batch size that follows the cohort would leak its size."""
+    steps_per_round: int = 4
+    """Public constant, as many at every site; takes the place of local epochs."""
+    learning_rate: float = 0.1
+    """Of plain gradient descent on the noisy mean gradient."""
+    accountant: Literal["rdp", "prv"] = "rdp"
+    """`prv` is tighter, and slow once a site's ledger holds many different segments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Which sums a site may release about its held-out patients."""
+
+    score_bins: int = 1000
+    calibration_bins: int = 15
+    age_edges: tuple[int, ...] = (50, 60, 70, 80)
+    min_cell: int = 11
+    """A table with a cell of 1 to min_cell - 1 patients does not leave the site."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadlineSettings:
+    """How long the coordinator waits for each phase, in seconds."""
+
+    describe_seconds: float = 600.0
+    train_seconds: float = 3600.0
+    evaluate_seconds: float = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A protocol and its settings, as written in `study.toml`."""
+
+    name: str
+    question: str
+    sites: tuple[str, ...]
+    trunk_name: str
+    """What the trunk is called, such as `facenet-casia-webface`, or `random` for seeded random weights."""
+    trunk_digest: str
+    """SHA-256 of the frozen trunk's weights; a site with another trunk is told before round 0."""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    deadlines: DeadlineSettings = field(default_factory=DeadlineSettings)
+
+    def hash(self) -> str:
+        """SHA-256 of the study's canonical JSON: comments and the order of keys in the file do not matter."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_study(path: Path) -> Study:
+    """Read `study.toml`.
+
+    Raises:
+        SettingsError: the file is missing, is not TOML, or a key is unknown, missing or of the wrong type.
+    """
+    return read_settings(Study, read_toml(path), path.name)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file, or say which file and line is wrong.
+
+    Raises:
+        SettingsError: the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"{path} does not exist.", "Check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from error

@@ -1,0 +1,1 @@
+"""Known-answer cohorts: rendered faces whose bone status is known, because it was planted."""

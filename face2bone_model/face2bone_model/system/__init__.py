@@ -1,0 +1,1 @@
+"""What both sides need of the operating system: files that survive a crash, processes that are stopped."""

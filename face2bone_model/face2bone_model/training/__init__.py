@@ -1,0 +1,1 @@
+"""Local training at one site, with or without differential privacy, and prediction."""

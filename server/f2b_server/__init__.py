@@ -1,0 +1,1 @@
+"""The coordinating centre's side: enrols sites, runs rounds, aggregates, reports."""

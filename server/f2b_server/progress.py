@@ -1,0 +1,51 @@
+"""What the coordinating centre is doing, as one small file and a log of events."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from f2b_server.settings import StudyFolder
+from face2bone_model.system.files import write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One line of status."""
+
+    phase: str
+    """`waiting`, `describe`, `train`, `evaluate`, `finished` or `failed`."""
+    round: int = 0
+    rounds: int = 0
+    answered: tuple[str, ...] = ()
+    waiting_for: tuple[str, ...] = ()
+    deadline: float = 0.0
+    """Seconds since 1970 when the wait ends."""
+    validation_auc: float | None = None
+    code: int = 0
+    sentence: str = ""
+    at: float = 0.0
+
+
+def write_progress(folder: StudyFolder, progress: Progress) -> None:
+    """Replace `progress.json`."""
+    write_json(folder.log / "progress.json", {**asdict(progress), "at": time.time()})
+
+
+def read_progress(folder: StudyFolder) -> Progress | None:
+    """The last progress; None before the first."""
+    try:
+        content = json.loads((folder.log / "progress.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return Progress(
+        **{**content, "answered": tuple(content["answered"]), "waiting_for": tuple(content["waiting_for"])}
+    )
+
+
+def log_event(folder: StudyFolder, event: str, **facts: Any) -> None:
+    """Append a line to `events.jsonl`."""
+    folder.log.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **facts})
+    with (folder.log / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
