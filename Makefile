@@ -21,8 +21,6 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[dev]'
 	$(BIN)/pip check
-	@echo "Warming up libraries that compile on first use."
-	@$(BIN)/python -c 'import rembg'
 	@touch $@
 
 demo: setup      ## the whole federation on this machine

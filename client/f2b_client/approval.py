@@ -84,9 +84,10 @@ def plain_words(study: Study, policy: Policy) -> tuple[str, ...]:
 
 def _privacy_sentence(study: Study, policy: Policy) -> str:
     limit = min(study.privacy.epsilon, policy.privacy.epsilon_limit)
+    delta = min(study.privacy.delta, policy.privacy.delta_limit)
     return (
         f"Training is differentially private per patient: at most epsilon {limit:g} at delta "
-        f"{study.privacy.delta:g} for the trained numbers. Counts and sums are protected by the minimum cell, "
+        f"{delta:g} for the trained numbers. Counts and sums are protected by the minimum cell, "
         "not by epsilon."
     )
 

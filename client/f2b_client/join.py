@@ -75,6 +75,7 @@ def join(folder: SiteFolder, kit_path: Path) -> JoinResult:
         EnrolmentError: the kit is damaged, or comes from another CA than the one already joined.
     """
     kit = _read_kit(kit_path)
+    about = _read_about(kit_path, kit["kit.json"])
     known_ca = folder.joined / "ca.pem"
     if known_ca.exists() and known_ca.read_bytes() != kit["ca.pem"]:
         raise EnrolmentError(
@@ -84,7 +85,6 @@ def join(folder: SiteFolder, kit_path: Path) -> JoinResult:
     make_keys(folder)
     for name, content in kit.items():
         write_atomic(folder.joined / name, content)
-    about = json.loads(kit["kit.json"])
     for path, template in ((folder.policy, POLICY_TEMPLATE), (folder.settings, SITE_TEMPLATE)):
         if not path.exists():
             write_atomic(path, template.format(site=about["site"]).encode())
@@ -102,4 +102,14 @@ def _read_kit(path: Path) -> dict[str, bytes]:
     except (FileNotFoundError, zipfile.BadZipFile) as error:
         raise EnrolmentError(
             f"{path} cannot be read as a kit.", "Check the path or ask for it anew."
+        ) from error
+
+
+def _read_about(path: Path, content: bytes) -> dict[str, str]:
+    try:
+        about = json.loads(content)
+        return {name: str(about[name]) for name in ("site", "study", "address")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise EnrolmentError(
+            f"{path} is not a face2bone kit: its kit.json cannot be read.", "Ask for it anew."
         ) from error

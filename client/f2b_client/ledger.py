@@ -59,7 +59,7 @@ class Ledger:
             BudgetError: it would exceed the limit.
         """
         after = epsilon_of((*self.segments(), segment), delta)
-        if after > limit:
+        if not after <= limit:  # so that a limit that is not a number covers nothing
             raise BudgetError(
                 f"The next round would bring cohort '{self.cohort}' to epsilon {after:.2f}; the limit is {limit:g}.",
                 "Raise [privacy] epsilon_limit in policy.toml only if your data protection officer agrees.",
@@ -77,7 +77,6 @@ class Ledger:
         Raises:
             BudgetError: the budget does not cover it; nothing is charged.
         """
-        after = self.check(segment, limit=limit, delta=delta)
         row = (
             datetime.now(UTC).isoformat(timespec="seconds"),
             self.cohort,
@@ -88,6 +87,8 @@ class Ledger:
             segment.steps,
         )
         with durable_database(self.path, SCHEMA) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # so that nobody else spends between check and charge
+            after = self.check(segment, limit=limit, delta=delta)
             connection.execute(
                 "INSERT INTO charges (at, cohort, study_hash, round, noise_multiplier, sample_rate, steps) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -139,12 +139,13 @@ def load_prepared(folder: SiteFolder) -> PreparedSite:
         CohortError: this site's photos are not prepared yet.
         SettingsError: `site.toml` cannot be used.
     """
+    folder = SiteFolder(folder.path.resolve())
     try:
         record: dict[str, Any] = json.loads((folder.cache / _REPORT).read_bytes())
     except (FileNotFoundError, ValueError) as error:
         raise CohortError("This site's photos are not prepared yet.", "Run `f2b-client prepare`.") from error
     manifest = _read_manifest(folder)
-    cohort = load_cohort(folder.cache.resolve(), manifest)
+    cohort = load_cohort(folder.cache, manifest)
     return PreparedSite(manifest=manifest, cohort=cohort, report=PreparationReport(**record))
 
 
@@ -171,7 +172,7 @@ def _keep_splits(folder: SiteFolder, manifest: Manifest) -> None:
 
     Patients who are gone for now, for example while their row is being mended, keep their line too.
     """
-    splits = _kept_splits(folder) | manifest.splits
+    splits = _kept_splits(folder) | dict(manifest.splits)
     write_atomic(folder.path / _SPLITS, json.dumps(splits, indent=1, ensure_ascii=False).encode(), mode=0o600)
 
 
@@ -218,7 +219,6 @@ class _Run:
         return self._faces, self._quarantined
 
     def _one(self, path: Path, name: str, patient_id: str) -> None:
-        path = path if path.is_absolute() else self._site_folder / path
         try:
             status = path.stat()
             file = PhotoFile(

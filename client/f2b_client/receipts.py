@@ -102,7 +102,10 @@ def verify_receipts(path: Path, key: Ed25519PublicKey) -> str:
         rows = connection.execute("SELECT number, body, signature FROM receipts ORDER BY number").fetchall()
     previous = FIRST
     for position, (number, body, signature) in enumerate(rows, start=1):
-        receipt = Receipt(**json.loads(body))
+        try:
+            receipt = Receipt(**json.loads(body))
+        except (ValueError, TypeError):
+            return f"Receipt {position} cannot be read: it was changed."
         if number != position or receipt.number != position:
             return f"Receipt {position} is missing."
         if receipt.previous != previous:

@@ -8,6 +8,7 @@ import torch
 from f2b_client.app import make_app
 from f2b_client.executor import execute
 from f2b_client.settings import ComputeSettings, SiteFolder
+from f2b_client.site_report import write_site_report
 from f2b_client.state import State, write_state
 from f2b_client.work import SiteWork
 
@@ -26,10 +27,13 @@ def run_executor(folder: SiteFolder, supernode: str, compute: ComputeSettings) -
         write_state(folder, "executor", last)
 
     def on_idle() -> None:
+        if last.doing == "evaluating":
+            write_site_report(folder)  # while everything it needs is loaded
         if last.doing != "waiting":
             say("waiting", detail="for the coordinator's next request")
 
     work = SiteWork(folder, say)
     secret = (folder.keys / "executor.secret").read_bytes()
     execute(supernode, secret, make_app(work.answer), should_stop=lambda: stopping[0], on_idle=on_idle)
+    on_idle()
     say("stopped")

@@ -61,6 +61,7 @@ def write_site_report(folder: SiteFolder) -> Path:
         evaluation=_evaluation(folder, study),
         ledger=ledger,
         receipts=tuple(_line(receipt) for receipt in read_receipts(folder.receipts)),
+        problems=(*prepared.manifest.excluded, *prepared.manifest.problems),
     )
     return write_site_page(page, folder.reports)
 

@@ -16,6 +16,8 @@ from face2bone_model.contract.errors import NotApprovedError, ProcessError
 from face2bone_model.system.processes import Child, start, stop
 
 WATCH_SECONDS = 1.0
+CLOSING_SECONDS = 45.0
+"""The executor finishes the step it is in and writes the site's page."""
 SHORTEST_PAUSE_SECONDS = 65.0
 """A killed SuperNode cannot connect again before its lease of 60 s ends."""
 LONGEST_PAUSE_SECONDS = 900.0
@@ -107,7 +109,7 @@ class Supervisor:
                         self._state("restarting", sentence)
                 self._stop.wait(WATCH_SECONDS)
         finally:
-            stop([process.child for process in kept if process.child is not None])
+            stop([process.child for process in kept if process.child is not None], seconds=CLOSING_SECONDS)
 
     def _start_supernode(self, joined: Joined, port: int) -> Child:
         keys = self.folder.keys

@@ -33,6 +33,8 @@ RENDERED_SITES = ("harbour", "hilltop", "riverside")
 PRIVATE_SITE = "hilltop"
 PREPARE_SECONDS = 3600.0
 RENDER_SECONDS = 1800.0
+CLOSING_SECONDS = 60.0
+"""A client that is told to stop first finishes its step and writes its page."""
 POLL_SECONDS = 0.5
 QUESTION = "Does a model trained across hospitals read bone status from the face as well as one trained in one place?"
 
@@ -99,9 +101,9 @@ def run_demo(options: DemoOptions, screen: DemoScreen) -> DemoResult:
             _wait_until_connected(sites, clients, screen)
             train(folder, superlink, on_progress=lambda progress: _follow(progress, sites, clients, screen))
             screen.close()
-            stop(clients)
+            stop(clients, seconds=CLOSING_SECONDS)
         screen.step("Reports")
-        site_pages = {site.name: site.report() for site in sites}
+        site_pages = {site.name: site.page for site in sites}
         study_page = write_study_report(folder, synthetic=not options.sites)
     return _result(folder, study_page, site_pages, time.time() - began, memory[0])
 

@@ -66,9 +66,10 @@ class DemoSite:
         """Start `f2b-client start`."""
         return self._start("start", ["--site", str(self.folder)])
 
-    def report(self) -> Path:
-        """Write the hospital's own page."""
-        return Path(run_client(["report", "--site", str(self.folder), "--json"], self.environment)["page"])
+    @property
+    def page(self) -> Path:
+        """The hospital's own page, which its client writes after the evaluation."""
+        return self.folder / "reports" / "site.html"
 
     def status(self) -> dict[str, Any]:
         """What its processes are doing, from the files that `f2b-client status` reads."""
@@ -82,7 +83,9 @@ class DemoSite:
         return states
 
     def _start(self, command: str, options: list[str]) -> Child:
-        log = self.folder.parent / f"{self.name}-{command}.log"  # outside: only the client writes into its folder
+        log = (
+            self.folder.parent / f"{self.name}-{command}.log"
+        )  # outside: only the client writes into its folder
         return start(
             f"{self.name} {command}", [*CLIENT, command, *options], log=log, environment=self.environment
         )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,9 +232,18 @@ def test_a_cache_shorter_than_its_list_is_noticed(site):
         load_prepared(SiteFolder(site))
 
 
+def test_a_site_given_by_a_relative_path_or_a_link_is_the_same_site(site, trunk, monkeypatch):
+    monkeypatch.chdir(site.parent)
+    (site.parent / "link").symlink_to(site)
+    for name in ("site", "link", "./site/../site"):
+        assert prepare(Path(name), trunk).reused == 9
+        assert load_prepared(SiteFolder(Path(name))).cohort.num_patients == 4
+
+
 def test_the_report_survives_the_disk(site_template):
     folder, report, _ = site_template
     assert dataclasses.asdict(load_prepared(SiteFolder(folder)).report) == dataclasses.asdict(report)
     assert set(USABLE) == {
-        name.removeprefix("photos/") for name in json.loads((folder / "cache/current.json").read_text())["rows"]
+        name.removeprefix("photos/")
+        for name in json.loads((folder / "cache/current.json").read_text())["rows"]
     }

@@ -20,8 +20,8 @@ from face2bone_model.data.quarantine import Quarantined, QuarantineReason
 
 ASTRONAUT = Image.fromarray(astronaut())
 SAME_FACE = 8.0
-"""Mean difference in grey levels. MTCNN's landmarks move by up to a pixel with compression and colour, which makes 5; moving
-the face by five pixels makes 19."""
+"""Mean difference in grey levels. MTCNN's landmarks move by up to a pixel with compression and colour, which makes 5;
+moving the face by five pixels makes 19."""
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -61,7 +61,10 @@ def test_a_real_face_is_prepared(astronaut_face):
 
 def test_its_landmarks_come_to_rest_on_the_template(astronaut_face):
     turned = fit_similarity(astronaut_face.landmarks).inverse(TEMPLATE)
-    in_face = np.linalg.norm(turned - astronaut_face.landmarks, axis=1) * fit_similarity(astronaut_face.landmarks).scale
+    in_face = (
+        np.linalg.norm(turned - astronaut_face.landmarks, axis=1)
+        * fit_similarity(astronaut_face.landmarks).scale
+    )
     assert in_face.max() < 10
 
 
@@ -131,7 +134,9 @@ def test_a_small_dark_blurred_or_cut_face_has_its_own_reason(preparer):
     assert reason_for(preparer, ASTRONAUT.resize((220, 220))) is QuarantineReason.TOO_SMALL
     assert reason_for(preparer, ASTRONAUT.point(lambda v: v * 0.2)) is QuarantineReason.TOO_DARK
     assert reason_for(preparer, ASTRONAUT.point(lambda v: min(255, v * 1.5))) is QuarantineReason.TOO_BRIGHT
-    assert reason_for(preparer, ASTRONAUT.filter(ImageFilter.GaussianBlur(2.5))) is QuarantineReason.TOO_BLURRED
+    assert (
+        reason_for(preparer, ASTRONAUT.filter(ImageFilter.GaussianBlur(2.5))) is QuarantineReason.TOO_BLURRED
+    )
     assert reason_for(preparer, ASTRONAUT.crop((150, 20, 300, 160))) is QuarantineReason.TOUCHES_EDGE
 
 

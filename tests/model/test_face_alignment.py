@@ -31,9 +31,7 @@ def test_the_fit_agrees_with_scikit_image():
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.floats(-1.5, 1.5), st.floats(0.05, 20.0), st.floats(-500, 500), st.floats(-500, 500)
-)
+@given(st.floats(-1.5, 1.5), st.floats(0.05, 20.0), st.floats(-500, 500), st.floats(-500, 500))
 def test_a_moved_template_is_found_again(angle, scale, x, y):
     turn = scale * np.exp(1j * angle)
     z = (TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]) * turn + complex(x, y)
@@ -78,7 +76,9 @@ def test_warp_agrees_with_scikit_image_on_a_smooth_picture():
     from skimage.transform import warp as reference_warp
 
     ys, xs = np.mgrid[0:300, 0:300]
-    smooth = np.stack([127 + 100 * np.sin(xs / 40), 127 + 100 * np.cos(ys / 50), (xs + ys) / 3], axis=-1).astype(np.uint8)
+    smooth = np.stack(
+        [127 + 100 * np.sin(xs / 40), 127 + 100 * np.cos(ys / 50), (xs + ys) / 3], axis=-1
+    ).astype(np.uint8)
     similarity = Similarity(turn=1.2 * np.exp(0.3j), shift=complex(-30, -120))
     matrix = np.array(
         [
@@ -89,7 +89,11 @@ def test_warp_agrees_with_scikit_image_on_a_smooth_picture():
     )
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # scikit-image counts from pixel centres
     expected = reference_warp(
-        smooth, np.linalg.inv(half) @ np.linalg.inv(matrix) @ half, output_shape=(160, 160), order=3, preserve_range=True
+        smooth,
+        np.linalg.inv(half) @ np.linalg.inv(matrix) @ half,
+        output_shape=(160, 160),
+        order=3,
+        preserve_range=True,
     )
     inside = inside_photo(similarity, (300, 300))
     inside[:2] = inside[-2:] = False
@@ -97,7 +101,10 @@ def test_warp_agrees_with_scikit_image_on_a_smooth_picture():
 
 
 def test_a_fourfold_larger_photo_gives_the_same_face():
-    small, big = Image.fromarray(astronaut()), Image.fromarray(astronaut()).resize((2048, 2048), Image.Resampling.BICUBIC)
+    small, big = (
+        Image.fromarray(astronaut()),
+        Image.fromarray(astronaut()).resize((2048, 2048), Image.Resampling.BICUBIC),
+    )
     a, b = warp(small, fit_similarity(POINTS)), warp(big, fit_similarity(4 * POINTS))
     assert np.abs(a.astype(int) - b).mean() < 2.0
 

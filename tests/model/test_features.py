@@ -36,7 +36,11 @@ def opened(folder, settings_digest="s", trunk_digest="t"):
 
 def entry(number, content="content"):
     file = PhotoFile(
-        photo=f"photos/ä{number}.jpg", patient_id=f"p{number}", size=10, mtime_ns=number, sha256=f"{content}{number}"
+        photo=f"photos/ä{number}.jpg",
+        patient_id=f"p{number}",
+        size=10,
+        mtime_ns=number,
+        sha256=f"{content}{number}",
     )
     return CachedFace(file=file, landmarks=((1.0, 2.0),) * 5, photo_size=(640, 480), quality=QUALITY)
 
@@ -62,7 +66,9 @@ def check(folder, count):
     faces, features = map_faces(folder), map_features(folder)
     assert faces.shape == (count, 160, 160, 3)
     assert features.shape == (count, *FEATURE_SHAPE)
-    assert all((faces[number] == number).all() and (features[number] == number).all() for number in range(count))
+    assert all(
+        (faces[number] == number).all() and (features[number] == number).all() for number in range(count)
+    )
 
 
 def test_what_is_added_is_found_again_after_reopening(tmp_path):
@@ -141,7 +147,10 @@ def test_a_crash_at_any_byte_is_repaired_and_the_rest_kept(tmp_path_factory, dat
 def test_a_torn_line_of_the_quarantine_is_cut_off(tmp_path):
     with opened(tmp_path) as cache:
         cache.add_quarantined(
-            [QuarantinedPhoto(file=entry(n).file, reason=QuarantineReason.NO_FACE, detail="") for n in range(2)]
+            [
+                QuarantinedPhoto(file=entry(n).file, reason=QuarantineReason.NO_FACE, detail="")
+                for n in range(2)
+            ]
         )
     path = tmp_path / "quarantine.jsonl"
     path.write_bytes(path.read_bytes()[:-5])

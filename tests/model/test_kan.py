@@ -81,9 +81,9 @@ def test_the_grid_of_the_pykan_head_is_not_trained():
 
 def test_building_a_pykan_layer_reseeds_no_other_generator():
     random.seed(5)
-    np.random.seed(5)  # noqa: NPY002 -- pykan's KAN class would reseed the global one
-    expected = (random.random(), np.random.random())  # noqa: NPY002, S311
+    np.random.seed(5)
+    expected = (random.random(), np.random.random())  # noqa: S311
     random.seed(5)
-    np.random.seed(5)  # noqa: NPY002
+    np.random.seed(5)
     PykanLayer(3, 2)
-    assert (random.random(), np.random.random()) == expected  # noqa: NPY002, S311
+    assert (random.random(), np.random.random()) == expected  # noqa: S311

@@ -107,9 +107,7 @@ def test_fractional_grey_counts_as_zero_to_one():
 def test_palette_and_black_and_white_become_rgb():
     image = Image.fromarray(PICTURE)
     palette = image.quantize(256)
-    assert np.array_equal(
-        decode_photo(encoded(palette, "PNG"), name="x"), np.asarray(palette.convert("RGB"))
-    )
+    assert np.array_equal(decode_photo(encoded(palette, "PNG"), name="x"), np.asarray(palette.convert("RGB")))
     assert set(np.unique(decode_photo(encoded(image.convert("1"), "PNG"), name="x"))) == {0, 255}
 
 
@@ -118,9 +116,7 @@ def test_transparent_parts_become_white():
     image.putalpha(Image.fromarray(np.full(PICTURE.shape[:2], 0, np.uint8)))
     assert (decode_photo(encoded(image, "PNG"), name="x") == 255).all()
     grey = Image.fromarray(PICTURE).convert("LA")
-    assert np.array_equal(
-        decode_photo(encoded(grey, "PNG"), name="x")[..., 0], np.asarray(grey.convert("L"))
-    )
+    assert np.array_equal(decode_photo(encoded(grey, "PNG"), name="x")[..., 0], np.asarray(grey.convert("L")))
 
 
 def test_a_colour_profile_is_applied():

@@ -324,6 +324,13 @@ def test_a_study_without_faults_says_so(tmp_path):
     assert "None: every hospital answered every request in time." in words(page.read_text(encoding="utf-8"))
 
 
+def test_a_study_without_rounds_and_answers_is_whole(tmp_path):
+    bare = replace(a_study_page(), rounds=(), chosen_round=None, sites=(), departures=(), faults=())
+    html = write_study_page(bare, tmp_path).read_text(encoding="utf-8")
+    parsed(html)
+    assert "No round has been trained." in words(html)
+
+
 def test_withheld_groups_are_explained_and_nothing_is_made_up(tmp_path):
     evaluation = pooled(min_cell=11, sizes=(60, 50, 40))
     assert evaluation.groups["age:<50"].n is None

@@ -210,7 +210,7 @@ def shots():
         rng = stream("harbour", 4, number, "photo 1")
         pictures.append(camera.take(scene_of(patient, style, rng), style.camera, rng)[0])
     room = camera.take_room(scene_of(patient, style, rng), style.camera, rng)
-    return Shots(patient=pictures[0], other=pictures[1], room=room, camera=style.camera)
+    return Shots(patient=pictures[0], other=lambda: pictures[1], room=lambda: room, camera=style.camera)
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def test_age_changes_skin_and_hair_but_not_the_outline():
     change = np.abs(young.picture - old.picture).sum(axis=2)
     for region in (Region.HAIR, Region.FOREHEAD, Region.CHEEKS):
         assert change[young.regions == region].mean() > 0.003
-    away_from_hair = binary_erosion(young.regions == Region.BACKGROUND, iterations=3, border_value=1)
+    away_from_hair = binary_erosion(young.regions == Region.BACKGROUND, iterations=5, border_value=1)
     assert change[away_from_hair].max() < 1e-6
 
 
@@ -148,5 +148,5 @@ def test_every_backdrop_leaves_the_face_alone():
     face = pictures[0].regions >= Region.FOREHEAD
     inside = binary_erosion(face, iterations=3)
     for other in pictures[1:]:
-        assert np.array_equal(pictures[0].picture[inside], other.picture[inside])
-        assert not np.array_equal(pictures[0].picture, other.picture)
+        assert np.allclose(pictures[0].picture[inside], other.picture[inside], atol=1e-5)
+        assert not np.allclose(pictures[0].picture, other.picture, atol=1e-2)

@@ -154,7 +154,7 @@ def standardise(age_years: float, sex: str, bmi: float | None) -> tuple[float, f
 
 def photo_name(path: Path, site_folder: Path) -> str:
     """A photo's path below the site folder, with forward slashes; the whole path if it lies elsewhere."""
-    path = path if path.is_absolute() else site_folder / path
+    path, site_folder = path.absolute(), site_folder.absolute()
     return path.relative_to(site_folder).as_posix() if path.is_relative_to(site_folder) else path.as_posix()
 
 

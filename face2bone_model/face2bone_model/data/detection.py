@@ -1,6 +1,7 @@
 """Find the face: MTCNN's box, probability and five landmarks, in photo pixels."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,12 +59,13 @@ class FaceDetector:
         # MTCNN reads its smallest face from an attribute at each call; the constructor would reload the weights.
         self._mtcnn.min_face_size = max(20, round(self._settings.smallest_face * min(small.size)))
         try:
-            _, probabilities, landmarks = self._mtcnn.detect(small, landmarks=True)
+            found: tuple[Any, ...] = self._mtcnn.detect(small, landmarks=True)
         except torch.cuda.OutOfMemoryError:
             raise
         except (ValueError, IndexError, RuntimeError):
             # facenet-pytorch fails so, instead of finding nothing, when every candidate box lies outside the photo.
             return []
+        _, probabilities, landmarks = found
         if landmarks is None:
             return []
         return [

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -132,10 +132,7 @@ class FeatureCache:
         """
         if faces.shape != (len(entries), *FACE_SHAPE) or features.shape != (len(entries), *FEATURE_SHAPE):
             raise ValueError(f"{len(entries)} entries, faces {faces.shape}, features {features.shape}")
-        placed = [
-            CachedFace(**(vars(entry) | {"row": self.num_rows + offset}))
-            for offset, entry in enumerate(entries)
-        ]
+        placed = [replace(entry, row=self.num_rows + offset) for offset, entry in enumerate(entries)]
         _append(self.folder / _FACES, np.ascontiguousarray(faces, dtype=np.uint8).tobytes())
         _append(self.folder / _FEATURES, np.ascontiguousarray(features, dtype="<f2").tobytes())
         self._append_lines(_INDEX, placed)

@@ -58,7 +58,9 @@ class _SeparableBlock(nn.Module):
     def __init__(self, size: tuple[int, int], width: int) -> None:
         super().__init__()
         self.size = size
-        self.depthwise = _DepthwiseConvolution(width, width, kernel_size=3, padding=1, groups=width, bias=False)
+        self.depthwise = _DepthwiseConvolution(
+            width, width, kernel_size=3, padding=1, groups=width, bias=False
+        )
         self.norm = nn.LayerNorm(width)
         self.pointwise = nn.Linear(width, width)
         self.activation = nn.GELU()

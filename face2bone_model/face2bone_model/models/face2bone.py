@@ -64,7 +64,9 @@ class Stem(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         rows = features.flatten(1)
         scale = torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1])  # (B,)
-        tokens: Tensor = self.convolution(features.contiguous()).flatten(2).transpose(1, 2)  # Opacus needs it so
+        tokens: Tensor = (
+            self.convolution(features.contiguous()).flatten(2).transpose(1, 2)
+        )  # Opacus needs it so
         scaled: Tensor = tokens / scale.clamp_min(_SMALLEST_SCALE)[:, None, None]
         return scaled
 

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from face2bone_model.contract.errors import WeightsError
-from face2bone_model.system.files import write_atomic
 from face2bone_model.models.facenet_graph import read_facenet_graph
 from face2bone_model.models.folding import fold_batch_norm
+from face2bone_model.system.files import write_atomic
 
 BACKGROUND_FILE = "u2netp.onnx"
 _TRUNK_PATTERN = "facenet-*.safetensors"

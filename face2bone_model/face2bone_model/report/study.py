@@ -135,13 +135,15 @@ def _facts(page: StudyPage) -> Sequence[tuple[str, str]]:
         ("Written", moment(page.provenance.written_at)),
         ("Hospitals", count(len(page.sites))),
         ("Held-out patients", count(held_out)),
-        ("Rounds", count(len(page.rounds))),
+        ("Rounds", count(sum(entry.number > 0 for entry in page.rounds))),
         ("Model", page.provenance.model),
         ("Software", f"face2bone {page.provenance.software_version}"),
     )
 
 
 def _curves(page: StudyPage) -> Sequence[Figure]:
+    if not page.rounds:
+        return ()
     pooled = any(entry.validation.auc.known for entry in page.rounds)
     ranked = "AUC, osteoporosis" if pooled else "AUC within hospitals, osteoporosis"
     areas = [

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
@@ -73,11 +74,12 @@ def descend_privately(
             that loss: it stays at the site.
 
     Raises:
-        SettingsError: the trunk is trained too, or a layer mixes patients or keeps statistics of them.
+        SettingsError: the trunk is trained too, the model has no head to train alone, or a layer mixes patients or
+            keeps statistics of them.
     """
     if any(isinstance(module, Trunk) and _is_trainable(module) for module in model.modules()):
         refuse_fine_tuning("finetune")
-    with single_patient_gradients(model) as private:
+    with _only(model, plan.trains), single_patient_gradients(model) as private:
         optimizer = private_optimizer(model, plan)
         for step in range(1, plan.steps_per_round + 1):
             patients = draw_patients(cohort.num_patients, plan.sample_rate)
@@ -125,6 +127,27 @@ def single_patient_gradients(model: nn.Module) -> Iterator[PatientGradients]:
     finally:
         private.to_standard_module()
         _remove_traces(model)
+
+
+@contextmanager
+def _only(model: nn.Module, trains: Literal["head", "all"]) -> Iterator[None]:
+    """Freeze all but the head inside, if only the head is to be trained."""
+    others = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and trains == "head" and not name.startswith("head.")
+    ]
+    if others and not any(name.startswith("head.") for name, _ in model.named_parameters()):
+        raise SettingsError(
+            "[privacy] trains = 'head', but this model has no head of its own.", "Set trains = 'all'."
+        )
+    try:
+        for parameter in others:
+            parameter.requires_grad = False
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad = True
 
 
 def _accumulate(

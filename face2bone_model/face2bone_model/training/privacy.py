@@ -29,13 +29,21 @@ _PRECISION = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class DpSegment:
-    """Steps of the same mechanism: one line of the ledger."""
+    """Steps of the same mechanism: one line of the ledger.
+
+    Raises:
+        ValueError: a negative number, a rate above 1, or NaN, which would make the spending look smaller.
+    """
 
     noise_multiplier: float
     """Standard deviation of the noise on the sum of clipped gradients, in units of the clipping norm."""
     sample_rate: float
     """Probability that a patient takes part in a step."""
     steps: int
+
+    def __post_init__(self) -> None:
+        if not (self.noise_multiplier >= 0 and 0 <= self.sample_rate <= 1 and self.steps >= 0):
+            raise ValueError(f"not a mechanism: {self}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +57,8 @@ class DpPlan:
     expected_batch_size: int
     """The public constant that divides the noisy sum, whatever the size of the cohort."""
     learning_rate: float
+    trains: Literal["head", "all"] = "all"
+    """Which tensors move; the others are left as they are and cost nothing."""
     physical_batch_size: int = 16
     """Patients whose gradients are held in memory at once; no effect on the result."""
 
@@ -93,6 +103,7 @@ def plan_privacy(privacy: PrivacySettings, num_patients: int, training: Training
         max_grad_norm=privacy.max_grad_norm,
         expected_batch_size=privacy.expected_batch_size,
         learning_rate=privacy.learning_rate,
+        trains=privacy.trains,
     )
 
 
@@ -111,7 +122,7 @@ def epsilon_of(segments: Sequence[DpSegment], delta: float, accountant: Accounti
     history = [(noise, rate, count) for (noise, rate), count in steps.items() if count > 0]
     if not history:
         return 0.0
-    if any(noise <= 0 for noise, _, _ in history):
+    if any(noise == 0 for noise, _, _ in history):
         return float("inf")
     return _epsilon(tuple(sorted(history)), delta, accountant)
 

@@ -157,6 +157,27 @@ def test_a_private_round_reports_steps_but_returns_no_loss(make_cohort):
     assert result.segment.steps == 3
 
 
+def test_the_head_alone_can_be_trained_and_everything_is_trainable_again_afterwards(make_cohort):
+    model = small_model()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    terms = plan(trains="head", noise_multiplier=1.0)
+    descend_privately(model, make_cohort([0, 1, 2]), terms, PatientLoss("cross_entropy"), lambda *_: None)
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad
+        assert torch.equal(parameter, before[name]) != name.startswith("head."), name
+
+
+def test_a_model_without_a_head_cannot_train_it_alone(make_cohort):
+    with pytest.raises(SettingsError, match="head"):
+        descend_privately(
+            nn.Linear(2, 3),
+            make_cohort([0]),
+            plan(trains="head"),
+            PatientLoss("cross_entropy"),
+            lambda *_: None,
+        )
+
+
 def test_fine_tuning_is_refused_under_differential_privacy(make_cohort):
     model = build_model(ModelSettings(trunk="finetune", stem_width=16, branch_width=16), seed=0)
     with pytest.raises(SettingsError, match="finetune"):

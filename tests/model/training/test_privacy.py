@@ -74,6 +74,14 @@ def test_steps_without_noise_are_no_privacy_at_all():
 
 
 @pytest.mark.parametrize(
+    ("noise", "rate", "steps"), [(-1, 0.5, 1), (1, 1.5, 1), (1, 0.5, -1), (math.nan, 0.5, 1)]
+)
+def test_a_ledger_line_that_would_give_budget_back_cannot_be_written(noise, rate, steps):
+    with pytest.raises(ValueError, match="not a mechanism"):
+        DpSegment(noise_multiplier=noise, sample_rate=rate, steps=steps)
+
+
+@pytest.mark.parametrize(
     ("num_patients", "accountant"), [(30, "rdp"), (30, "prv"), (90, "rdp"), (400, "rdp")]
 )
 def test_all_rounds_of_a_planned_study_together_use_up_the_budget_and_no_more(num_patients, accountant):

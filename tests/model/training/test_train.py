@@ -59,7 +59,7 @@ def test_a_tiny_cohort_is_learned_by_heart(make_cohort, loss):
     settings = TrainingSettings(local_epochs=25, batch_size=6, learning_rate=3e-3, loss=loss)
     model, result = run(cohort, seed=0, model=small_model(dropout=0.0), settings=settings)
     assert (predict(model, cohort, device="cpu").argmax(axis=1) == cohort.labels).all()
-    assert result.train_loss < 0.3
+    assert result.train_loss < 0.5
 
 
 @pytest.mark.parametrize("inputs", ["clinical", "both"])

@@ -21,11 +21,11 @@ _ROTATE_90_CLOCKWISE_TO_VIEW = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Shots:
-    """What a bad photo is made of: the patient, somebody else, and the empty room."""
+    """What a bad photo is made of: the patient and, taken only if needed, somebody else or the empty room."""
 
     patient: Image.Image
-    other: Image.Image
-    room: Image.Image
+    other: Callable[[], Image.Image]
+    room: Callable[[], Image.Image]
     camera: Camera
 
 
@@ -48,7 +48,7 @@ def jpeg(picture: Image.Image, camera: Camera) -> bytes:
 
 
 def _empty_room(shots: Shots) -> bytes:
-    return jpeg(shots.room, shots.camera)
+    return jpeg(shots.room(), shots.camera)
 
 
 def _text(shots: Shots) -> bytes:
@@ -60,7 +60,7 @@ def _two_faces(shots: Shots) -> bytes:
     width, height = shots.patient.size
     pair = Image.new("RGB", (2 * width, height))
     pair.paste(shots.patient, (0, 0))
-    pair.paste(shots.other, (width, 0))
+    pair.paste(shots.other(), (width, 0))
     return jpeg(pair, shots.camera)
 
 

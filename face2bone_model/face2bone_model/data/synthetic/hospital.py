@@ -186,8 +186,12 @@ def _add_bad_photo(cohort: _Cohort, number: int, kind: BadPhoto) -> None:
     photo, labels = _places(cohort.folder, name)
     if not photo.exists():
         picture, regions = cohort.shoot(patient, 1)
-        other, _ = cohort.shoot(cohort.patient(number + _FIRST_BAD_PATIENT)[1], 1)
-        shots = Shots(patient=picture, other=other, room=cohort.room(patient), camera=cohort.style.camera)
+        shots = Shots(
+            patient=picture,
+            other=lambda: cohort.shoot(cohort.patient(number + _FIRST_BAD_PATIENT)[1], 1)[0],
+            room=lambda: cohort.room(patient),
+            camera=cohort.style.camera,
+        )
         if kind.expected == "usable":
             _write(labels, _png(regions))
         _write(photo, kind.make(shots))
