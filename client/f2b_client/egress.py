@@ -101,9 +101,8 @@ class Gate:
             raise EgressError("A loss on private training patients would leave beside the update.")
         update = replace(update, validation=self._suppressed(update.validation, study))
         if segment is not None:
-            update = replace(update, epsilon=self._charge(request, segment, study), delta=self.delta(study))
-        tensors, header = update_content(update)
-        return self._let_out(request, encode(tensors, self._stamped(header, request)), "update")
+            update = self._charged(request, update, segment, study)
+        return self._let_out(request, self._update_payload(request, update), "update")
 
     def release_statistics(
         self, request: Request, statistics: SiteStatistics, *, study: Study, schema: Sequence[TableSpec]
@@ -133,26 +132,34 @@ class Gate:
     def _suppressed(self, statistics: SiteStatistics, study: Study) -> SiteStatistics:
         return suppress(statistics, min_cell=self.min_cell(study))
 
-    def _charge(self, request: Request, segment: DpSegment, study: Study) -> float:
-        return self.ledger.charge(
-            segment,
-            study_hash=request.study_hash,
-            round_number=request.round,
-            limit=self.epsilon_limit(study),
-            delta=self.delta(study),
+    def _charged(self, request: Request, update: Update, segment: DpSegment, study: Study) -> Update:
+        """The update with what was spent in all, once the ledger holds it."""
+        limit, delta = self.epsilon_limit(study), self.delta(study)
+        planned = replace(update, epsilon=self.ledger.check(segment, limit=limit, delta=delta), delta=delta)
+        self._check_size(self._update_payload(request, planned))  # what cannot leave must not cost
+        epsilon = self.ledger.charge(
+            segment, study_hash=request.study_hash, round_number=request.round, limit=limit, delta=delta
         )
+        return replace(planned, epsilon=epsilon)
+
+    def _update_payload(self, request: Request, update: Update) -> bytes:
+        tensors, header = update_content(update)
+        return encode(tensors, self._stamped(header, request))
 
     def _stamped(
         self, header: dict[str, str | int | float | bool], request: Request
     ) -> dict[str, str | int | float | bool]:
         return {**header, "request": request.digest}
 
-    def _let_out(self, request: Request, payload: bytes, kind: str) -> Release:
+    def _check_size(self, payload: bytes) -> None:
         if len(payload) > self.policy.release.max_bytes_per_reply:
             raise EgressError(
                 f"The reply has {len(payload)} bytes; policy.toml permits {self.policy.release.max_bytes_per_reply}.",
                 "Raise [release] max_bytes_per_reply if the study needs it.",
             )
+
+    def _let_out(self, request: Request, payload: bytes, kind: str) -> Release:
+        self._check_size(payload)
         self._receipt(request.study_hash, request.phase, request.round, kind, payload)
         self._store.keep(request.study_hash, request.key, payload)
         return Release(payload)
