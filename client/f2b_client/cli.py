@@ -233,7 +233,9 @@ def prepare(
     Only new or changed photos are worked on, so it may be interrupted and run again. Afterwards open
     reports/contact-sheet.html: before and after, and what was quarantined and why.
     """
+    from f2b_client.findings import findings, sentences
     from f2b_client.preparation_run import run_preparation, sentence_of
+    from f2b_client.prepare import load_prepared
 
     folder = SiteFolder(site)
     record = progress_writer(folder, "prepare", "preparing")
@@ -245,10 +247,14 @@ def prepare(
             record(done, total, detail)
 
         report = run_preparation(folder, on_progress)
+    found = findings(folder, load_prepared(folder))
     if as_json:
-        print_json(vars(report))
-    elif not quiet:
-        Console().print(sentence_of(report))
+        print_json({**vars(report), "findings": [vars(one) for one in found]})
+        return
+    console = Console(highlight=False)
+    for line in sentences(found):
+        console.print(f"• {line}", markup=False, soft_wrap=True)
+    console.print(sentence_of(report), markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -95,6 +95,11 @@ class Gate:
             raise EgressError(
                 f"Round {request.round} is past this hospital's limit of rounds.", "See policy.toml."
             )
+        if update.num_patients < self.min_cell(study):
+            raise EgressError(
+                f"The update rests on {update.num_patients} patients; fewer than {self.min_cell(study)} must not show.",
+                "Take part with a larger cohort.",
+            )
         if self.private(study) and segment is None:
             raise EgressError("The study or this hospital demands differential privacy; the update has none.")
         if segment is not None and update.train_loss != 0:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from f2b_client.approval import approved_studies
 from f2b_client.egress import Gate
+from f2b_client.findings import findings
 from f2b_client.local_results import load_evaluation, load_rounds
 from f2b_client.prepare import CONTACT_SHEET, PreparedSite, load_prepared
 from f2b_client.receipts import Receipt, read_receipts
@@ -61,7 +62,7 @@ def write_site_report(folder: SiteFolder) -> Path:
         evaluation=_evaluation(folder, study),
         ledger=ledger,
         receipts=tuple(_line(receipt) for receipt in read_receipts(folder.receipts)),
-        problems=(*prepared.manifest.excluded, *prepared.manifest.problems),
+        problems=findings(folder, prepared),
     )
     return write_site_page(page, folder.reports)
 

@@ -18,7 +18,7 @@ from face2bone_model.models.face2bone import build_model, parameter_count
 from face2bone_model.models.trunk import load_trunk
 from face2bone_model.training.train import train_round
 
-PATIENTS, BATCH, REPEATS = 128, 32, 5
+PATIENTS, BATCH, REPEATS = 256, 32, 4
 BAR = 0.05
 
 

@@ -36,7 +36,7 @@ SWITCHES = [
     ({"branches": "cnn"}, {"transformer", "norm", "head"}),
     ({"branches": "transformer"}, {"cnn", "norm", "head"}),
     ({"inputs": "both"}, {"head"}),
-    ({"transformer_layers": 1}, {"transformer"}),
+    ({"transformer_layers": 2}, {"transformer"}),
 ]
 
 
