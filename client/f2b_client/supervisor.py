@@ -15,6 +15,7 @@ from f2b_client.state import State, write_state
 from face2bone_model.contract.errors import NotApprovedError, ProcessError
 from face2bone_model.system.processes import Child, start, stop
 
+PROCESSES = ("supervisor", "prepare", "executor")
 WATCH_SECONDS = 1.0
 CLOSING_SECONDS = 45.0
 """The executor finishes the step it is in and writes the site's page."""
@@ -70,6 +71,9 @@ class Supervisor:
             )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
+        for old in self.folder.state.glob("*.json"):
+            if old.stem in PROCESSES:
+                old.unlink()
         try:
             self._prepare()
             if not self._stop.is_set():

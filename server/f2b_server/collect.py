@@ -75,6 +75,7 @@ class Collector:
             log_event(
                 self.folder, "below-quorum", phase=request.phase, round=request.round, faults=collected.faults
             )
+            self.suspended -= self.federation.online()  # a lost message is not the fault of a connected site
         reasons = "; ".join(f"{site}: {fault}" for site, fault in sorted(collected.faults.items()))
         raise QuorumError(
             f"Phase '{request.phase}', round {request.round}: {len(collected.replies)} valid replies, "

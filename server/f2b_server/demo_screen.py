@@ -85,5 +85,7 @@ def _amount(status: dict[str, Any]) -> tuple[str, int, int]:
         state = status["prepare"]
     else:
         state = supervisor
+    if state["doing"] == "connected":
+        return "connecting", 0, 0
     detail = f" ({state['detail']})" if state["detail"] else ""
     return f"{state['doing']}{detail}", state["done"], state["total"]

@@ -94,4 +94,4 @@ def _checked_key(public_key: bytes) -> str:
         raise EnrolmentError("The file is not an OpenSSH public key.", "Send keys/node.pub.") from error
     if not isinstance(key, EllipticCurvePublicKey):
         raise EnrolmentError("The key is not an elliptic-curve key.", "Send keys/node.pub.")
-    return " ".join(public_key.decode("ascii").split()[:2])
+    return b" ".join(public_key.split()[:2]).decode("ascii")

@@ -1,6 +1,5 @@
 """Statistics as the sites released them, and the released model: files under `statistics/` and `models/`."""
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,12 +15,9 @@ from face2bone_model.system.files import write_atomic
 
 def save_statistics(folder: StudyFolder, name: str, statistics: Mapping[str, SiteStatistics]) -> None:
     """Keep what each site released, so that reports can be made again without asking again."""
-    tensors = {
-        f"{site}/{key}": table for site, one in statistics.items() for key, table in one.tables.items()
-    }
-    write_atomic(
-        folder.statistics / f"{name}.safetensors", encode(tensors, {"sites": json.dumps(sorted(statistics))})
-    )
+    # A container for each site inside one: the header of all tables of many sites would be past its limit.
+    inner = {site: np.frombuffer(encode(one.tables, {}), np.uint8) for site, one in statistics.items()}
+    write_atomic(folder.statistics / f"{name}.safetensors", encode(inner, {}))
 
 
 def load_statistics(folder: StudyFolder, name: str) -> dict[str, SiteStatistics]:
@@ -29,15 +25,8 @@ def load_statistics(folder: StudyFolder, name: str) -> dict[str, SiteStatistics]
     path = folder.statistics / f"{name}.safetensors"
     if not path.exists():
         return {}
-    tensors, header = decode(path.read_bytes())
-    sites: list[str] = json.loads(str(header["sites"]))
-    return {site: _tables_of(site, tensors) for site in sites}
-
-
-def _tables_of(site: str, tensors: Mapping[str, NDArray[np.generic]]) -> SiteStatistics:
-    prefix = f"{site}/"
-    own = {name.removeprefix(prefix): table for name, table in tensors.items() if name.startswith(prefix)}
-    return SiteStatistics(tables=own)
+    inner, _ = decode(path.read_bytes())
+    return {site: SiteStatistics(tables=decode(one.tobytes())[0]) for site, one in sorted(inner.items())}
 
 
 def save_release(

@@ -1,5 +1,6 @@
 """A new study at the coordinating centre: a commented study.toml, the CA, the model every site starts from."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -75,5 +76,5 @@ def complete_study(folder: StudyFolder) -> Study:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    """A TOML string: JSON's escapes are TOML's, but for the one control character that JSON leaves as it is."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

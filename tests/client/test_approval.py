@@ -95,7 +95,9 @@ def test_plain_words_name_the_stricter_terms(study_path):
     assert "cell of 1 to 10 patients" in words
     assert "at most epsilon 3 at delta 1e-06" in words
     assert "NOT differentially private" not in words
-    assert "cell of 1 to 5 patients" in " ".join(plain_words(study, Policy(release=ReleasePolicy(min_cell=2))))
+    assert "cell of 1 to 5 patients" in " ".join(
+        plain_words(study, Policy(release=ReleasePolicy(min_cell=2)))
+    )
 
 
 def test_plain_words_say_so_where_training_is_not_private(study_path):

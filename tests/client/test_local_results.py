@@ -28,7 +28,10 @@ def test_rounds_are_kept_in_order_and_a_repeated_round_replaces_itself(folder):
     for number, loss in ((2, 0.5), (1, 0.9), (2, 0.4)):
         keep_round(folder, number, result(loss), seconds=1.26, epsilon_after=float(number))
     rounds = load_rounds(folder)
-    assert [(one.round, one.train_loss, one.epsilon_after) for one in rounds] == [(1, 0.9, 1.0), (2, 0.4, 2.0)]
+    assert [(one.round, one.train_loss, one.epsilon_after) for one in rounds] == [
+        (1, 0.9, 1.0),
+        (2, 0.4, 2.0),
+    ]
     assert rounds[0].seconds == 1.3
 
 

@@ -18,7 +18,13 @@ def test_what_a_process_says_is_read_with_its_time_and_pid(folder):
     write_state(folder, "executor", State(doing="training", detail="round 1", done=2, total=5, since=1.0))
     state = read_state(folder, "executor")
     assert state is not None
-    assert (state.doing, state.detail, state.done, state.total, state.since) == ("training", "round 1", 2, 5, 1.0)
+    assert (state.doing, state.detail, state.done, state.total, state.since) == (
+        "training",
+        "round 1",
+        2,
+        5,
+        1.0,
+    )
     assert state.pid == os.getpid()
     assert abs(state.at - time.time()) < 60
 

@@ -27,7 +27,9 @@ def test_numbers_are_exit_codes_a_shell_can_tell_apart():
 
 def test_the_tree_in_the_docstring_lists_every_error_with_its_number_and_sentence():
     listed = re.findall(r"\+-- (\w+) +(\d+) +(.+)", errors.__doc__ or "")
-    of_classes = {(kind.__name__, code, sentence(kind).replace("`", "").rstrip(".").lower()) for code, kind in KINDS}
+    of_classes = {
+        (kind.__name__, code, sentence(kind).replace("`", "").rstrip(".").lower()) for code, kind in KINDS
+    }
     assert {(name, int(code), text.lower()) for name, code, text in listed} == of_classes
 
 

@@ -54,7 +54,9 @@ def test_the_layout_of_an_array_in_memory_does_not_change_the_bytes():
 
 
 def test_the_bytes_of_a_known_payload_are_the_same_on_every_machine():
-    payload = encode({"b": np.arange(3, dtype=np.float32), "a": np.ones((1, 2), np.int64)}, {"round": 1, "k": "x"})
+    payload = encode(
+        {"b": np.arange(3, dtype=np.float32), "a": np.ones((1, 2), np.int64)}, {"round": 1, "k": "x"}
+    )
     assert digest(payload) == "f7a8e4f1fea0632d1a8996a281f111419ab2adf10aeb225a7a0ebc2baddfa52a"
 
 

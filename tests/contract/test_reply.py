@@ -68,7 +68,9 @@ def test_a_refusal_arrives_as_its_number(code):
     assert read_reply(sent(error_content(code)), request_digest=REQUEST) == ErrorReply(code)
 
 
-@pytest.mark.parametrize("content", [update_content(an_update()), statistics_content(TABLES), error_content(31)])
+@pytest.mark.parametrize(
+    "content", [update_content(an_update()), statistics_content(TABLES), error_content(31)]
+)
 def test_a_reply_to_another_request_is_refused(content):
     with pytest.raises(RequestError, match="another request"):
         read_reply(sent(content, request="d" * 64), request_digest=REQUEST)
@@ -143,7 +145,9 @@ def test_a_vector_that_is_not_the_declared_model_is_refused(vector):
 
 
 @pytest.mark.parametrize("name", UPDATE_NUMBERS)
-@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "many", True, 10**400], ids=lambda value: str(value)[:8])
+@pytest.mark.parametrize(
+    "value", [-1, float("nan"), float("inf"), "many", True, 10**400], ids=lambda value: str(value)[:8]
+)
 def test_a_number_beside_the_update_that_is_out_of_range_is_refused(name, value):
     with pytest.raises(EgressError, match="number beside the update"):
         check_update(an_update(**{name: value}), SIGNATURE, SCHEMA)

@@ -15,7 +15,13 @@ VECTOR = np.linspace(-1, 1, 7, dtype=np.float32)
 
 def a_request(phase=Phase.TRAIN, **changes):
     vector = None if phase is Phase.DESCRIBE else VECTOR
-    fields = {"study_hash": "a" * 64, "phase": phase, "round": 3, "signature_digest": "b" * 64, "vector": vector}
+    fields = {
+        "study_hash": "a" * 64,
+        "phase": phase,
+        "round": 3,
+        "signature_digest": "b" * 64,
+        "vector": vector,
+    }
     return Request(**{**fields, **changes})
 
 
@@ -79,7 +85,14 @@ def test_an_unknown_phase_or_split_is_refused(change):
 
 @pytest.mark.parametrize(
     "change",
-    [{"round": "3"}, {"round": 3.0}, {"round": True}, {"study_hash": 5}, {"signature_digest": 1.0}, {"more": 1}],
+    [
+        {"round": "3"},
+        {"round": 3.0},
+        {"round": True},
+        {"study_hash": 5},
+        {"signature_digest": 1.0},
+        {"more": 1},
+    ],
 )
 def test_a_field_of_another_type_or_an_extra_field_is_refused(change):
     with pytest.raises(RequestError, match="fields"):

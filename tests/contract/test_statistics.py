@@ -17,7 +17,9 @@ SCHEMA = (
 COUNTS = npst.arrays(np.int64, (2, 3), elements=st.integers(0, 2**31))
 LOSSES = npst.arrays(np.float64, (2,), elements=st.floats(0, 100))
 STATISTICS = st.builds(
-    lambda counts, losses: SiteStatistics(tables={"counts": counts, "flag": np.ones(1, np.int64), "losses": losses}),
+    lambda counts, losses: SiteStatistics(
+        tables={"counts": counts, "flag": np.ones(1, np.int64), "losses": losses}
+    ),
     COUNTS,
     LOSSES,
 )

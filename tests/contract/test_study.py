@@ -155,9 +155,18 @@ class Every:
 
 
 def test_every_kind_of_field_is_read():
-    table = {"flag": True, "choice": 2, "maybe": 5, "names": {"a": "b"}, "inner": {"size": 2}, "pair": [1, 2.5]}
+    table = {
+        "flag": True,
+        "choice": 2,
+        "maybe": 5,
+        "names": {"a": "b"},
+        "inner": {"size": 2},
+        "pair": [1, 2.5],
+    }
     got = read_settings(Every, table, "x.toml")
-    assert got == Every(flag=True, choice=2, maybe=5, names={"a": "b"}, inner=Inner(size=2.0), pair=(1.0, 2.5))
+    assert got == Every(
+        flag=True, choice=2, maybe=5, names={"a": "b"}, inner=Inner(size=2.0), pair=(1.0, 2.5)
+    )
     assert isinstance(got.inner.size, float)
 
 

@@ -68,7 +68,9 @@ def test_tensors_of_another_model_are_not_packed(tensors):
         pack(tensors, signature)
 
 
-@pytest.mark.parametrize("vector", [np.zeros(4, np.float32), np.zeros(6, np.float32), np.zeros((5, 1), np.float32)])
+@pytest.mark.parametrize(
+    "vector", [np.zeros(4, np.float32), np.zeros(6, np.float32), np.zeros((5, 1), np.float32)]
+)
 def test_a_vector_of_another_length_is_not_unpacked(vector):
     signature = ModelSignature((("a", (2,)), ("b", (3,))), "trunk")
     with pytest.raises(SignatureError, match="scalars"):

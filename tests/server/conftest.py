@@ -88,7 +88,11 @@ class Site:
     def _content(self, request):
         evaluation = self.study.evaluation
         rng = np.random.default_rng(self.seed)
-        labels, female, ages = np.arange(self.patients) % 3, rng.random(self.patients) < 0.5, np.full(self.patients, 65)
+        labels, female, ages = (
+            np.arange(self.patients) % 3,
+            rng.random(self.patients) < 0.5,
+            np.full(self.patients, 65),
+        )
         if request.phase is Phase.DESCRIBE:
             splits = np.where(np.arange(self.patients) % 5 == 0, "test", "train")
             return statistics_content(

@@ -179,5 +179,5 @@ def _layers() -> nn.Sequential:
     for module in layers.modules():
         if isinstance(module, BasicConv2d):
             module.conv.bias = nn.Parameter(torch.zeros(module.conv.out_channels))
-            module.bn = nn.Identity()
+            setattr(module, "bn", nn.Identity())  # noqa: B010  # facenet-pytorch declares another type
     return layers

@@ -53,7 +53,8 @@ class SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships n
         deviation = self.noise_multiplier * self.max_grad_norm
         for parameter in self.params:
             noise = torch.from_numpy(deviation * secure_normal(parameter.numel()))
-            parameter.grad = parameter.summed_grad + noise.view_as(parameter).to(parameter)
+            clipped = parameter.summed_grad  # pyright: ignore[reportAttributeAccessIssue]  # Opacus sets it
+            parameter.grad = clipped + noise.view_as(parameter).to(parameter)
 
 
 def descend_privately(
@@ -180,7 +181,8 @@ def _accumulate(
 def _no_gradients(optimizer: SecureNoiseOptimizer) -> None:
     """A draw of nobody is a draw too: the step is then noise alone, and costs the same."""
     for parameter in optimizer.params:
-        parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+        empty = parameter.new_zeros((0, *parameter.shape))
+        parameter.grad_sample = empty  # pyright: ignore[reportAttributeAccessIssue]  # where Opacus looks
 
 
 def _is_trainable(module: nn.Module) -> bool:

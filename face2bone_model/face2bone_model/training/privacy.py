@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import optimize
@@ -173,7 +173,7 @@ def _noise_for(privacy: PrivacySettings, sample_rate: float, steps: int) -> floa
     low = high / 2
     while excess(low) <= 0:
         low /= 2
-    root = optimize.brentq(excess, low, high, xtol=_PRECISION * low)
+    root: Any = optimize.brentq(excess, low, high, xtol=_PRECISION * low)
     return float(root) + _PRECISION * low
 
 

@@ -34,11 +34,11 @@ def take_room(scene: Scene, camera: Camera, rng: Generator) -> Image.Image:
 
 def develop(rendering: Rendering, camera: Camera, rng: Generator) -> Image.Image:
     """Turn linear light into the camera's 8-bit sRGB picture."""
-    light = rendering.picture
+    height, width, _ = rendering.picture.shape
     sigma = float(rng.uniform(*camera.blur))
-    light = gaussian_filter(light, (sigma, sigma, 0), truncate=3)
+    light = np.asarray(gaussian_filter(rendering.picture, (sigma, sigma, 0), truncate=3), np.float32)
     light *= np.asarray(camera.cast, np.float32) * camera.exposure
-    light *= _vignette(light.shape[0], light.shape[1], camera.vignette)[..., None]
+    light *= _vignette(height, width, camera.vignette)[..., None]
     small = Image.fromarray((255 * _tone(light, camera.contrast)).astype(np.uint8))
     picture = np.asarray(small.resize((camera.width, camera.height), Image.Resampling.BICUBIC), np.float32)
     grain = texture("fine", picture.shape[:2], int(rng.integers(1_000_000)))
@@ -57,4 +57,4 @@ def _tone(light: NDArray[np.float32], contrast: float) -> NDArray[np.float32]:
     """Roll highlights off, then encode as sRGB (IEC 61966-2-1, as a power of 1/2.2); 0 to 1."""
     rolled = 1.18 * light / (1 + 0.25 * light)
     encoded = np.clip(rolled, 0, 1) ** (1 / 2.2)
-    return np.clip(0.5 + contrast * (encoded - 0.5), 0, 1)
+    return np.clip(0.5 + contrast * (encoded - 0.5), 0, 1).astype(np.float32)

@@ -35,7 +35,7 @@ def step(value: Plane, softness: float) -> Plane:
     return passage
 
 
-def over(canvas: NDArray[np.float32], colour: NDArray[np.float32] | tuple[float, ...], alpha: Plane) -> None:
+def over(canvas: NDArray[np.float32], colour: NDArray[Any] | tuple[float, ...], alpha: Plane) -> None:
     """Lay `colour` over `canvas` (H, W, 3) in place, `alpha` (H, W) thick."""
     canvas += (np.asarray(colour, np.float32) - canvas) * alpha[..., None]
 

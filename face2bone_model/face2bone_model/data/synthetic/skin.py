@@ -32,8 +32,7 @@ def hair_colour(hair: Hair, strands: Plane) -> NDArray[np.float32]:
     """Colour of each strand (H, W, 3): a share of them is grey."""
     pigment = _ramp(_PIGMENTS, hair.pigment)
     grey = step(0.45 * strands + 1.3 * (2 * hair.grey - 1), 1.0)[..., None]
-    colour: NDArray[np.float32] = pigment + (_GREY - pigment) * grey.astype(np.float32)
-    return colour
+    return np.asarray(pigment + (_GREY - pigment) * grey, np.float32)
 
 
 def complexion(scene: Scene, head: Head) -> NDArray[np.float32]:

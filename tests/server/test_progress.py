@@ -1,0 +1,46 @@
+"""Progress and events of the centre."""
+
+import json
+
+import pytest
+
+from f2b_server.progress import Progress, log_event, read_progress, write_progress
+from f2b_server.settings import StudyFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return StudyFolder(tmp_path)
+
+
+def test_progress_is_read_as_it_was_written_with_its_time(folder):
+    assert read_progress(folder) is None
+    said = Progress(phase="train", round=2, rounds=5, answered=("a",), waiting_for=("b", "c"), deadline=9.0)
+    write_progress(folder, said)
+    read = read_progress(folder)
+    assert read is not None
+    assert read.at > 1_600_000_000
+    assert read == Progress(**{**vars(said), "at": read.at})
+
+
+def test_damaged_progress_is_no_progress(folder):
+    folder.log.mkdir()
+    (folder.log / "progress.json").write_text("{", encoding="utf-8")
+    assert read_progress(folder) is None
+
+
+def test_events_are_lines_that_are_only_added(folder):
+    log_event(folder, "round", round=1, sites=["a"])
+    log_event(folder, "finished", chosen_round=1)
+    lines = [
+        json.loads(line) for line in (folder.log / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert [line["event"] for line in lines] == ["round", "finished"]
+    assert lines[0]["sites"] == ["a"]
+    assert all(line["at"].endswith("Z") for line in lines)
+
+
+def test_everything_of_a_study_lies_in_its_folder(folder):
+    places = [value.fget(folder) for value in vars(StudyFolder).values() if isinstance(value, property)]
+    assert len(set(places)) == len(places) >= 9
+    assert all(path.is_relative_to(folder.path) for path in places)

@@ -1,0 +1,66 @@
+"""Statistics and models at the centre are read back whole, however many sites take part."""
+
+import numpy as np
+import pytest
+
+from f2b_server.results import load_statistics, save_release, save_statistics
+from f2b_server.settings import StudyFolder
+from face2bone_model.contract.payload import decode
+from face2bone_model.contract.statistics import SiteStatistics
+from face2bone_model.contract.study import EvaluationSettings, Study
+from face2bone_model.contract.update import ModelSignature
+from face2bone_model.metrics.evaluation import evaluation_schema
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return StudyFolder(tmp_path)
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for site in one:
+        assert one[site].tables.keys() == other[site].tables.keys()
+        for name, table in one[site].tables.items():
+            np.testing.assert_array_equal(other[site][name], table)
+            assert other[site][name].dtype == table.dtype
+
+
+def test_statistics_that_were_never_saved_are_none(folder):
+    assert load_statistics(folder, "evaluate") == {}
+
+
+@pytest.mark.parametrize("sites", [1, 3, 40])
+def test_a_full_evaluation_of_any_number_of_sites_is_read_back(folder, sites):
+    settings = EvaluationSettings(score_bins=20, calibration_bins=5)
+    statistics = {
+        f"hospital-{i:02d}": SiteStatistics(
+            tables={spec.name: np.full(spec.shape, i, spec.dtype) for spec in evaluation_schema(settings)}
+        )
+        for i in range(sites)
+    }
+    save_statistics(folder, "evaluate", statistics)
+    same(statistics, load_statistics(folder, "evaluate"))
+
+
+def test_sites_whose_names_begin_alike_are_kept_apart(folder):
+    names = ("north", "north-east", "north-east-2")
+    statistics = {n: SiteStatistics(tables={"all/n": np.array([i])}) for i, n in enumerate(names)}
+    save_statistics(folder, "describe", statistics)
+    same(statistics, load_statistics(folder, "describe"))
+
+
+def test_saving_again_replaces_what_was_there(folder):
+    save_statistics(folder, "x", {"a": SiteStatistics(tables={"t": np.array([1])})})
+    save_statistics(folder, "x", {"b": SiteStatistics(tables={"t": np.array([2])})})
+    assert set(load_statistics(folder, "x")) == {"b"}
+
+
+def test_a_released_model_has_named_tensors_and_says_where_it_is_from(folder):
+    signature = ModelSignature((("bias", (3,)), ("weight", (2, 3))), "trunk")
+    study = Study(name="Bones", question="?", sites=("a",), trunk_name="random", trunk_digest="trunk")
+    save_release(folder, np.arange(9, dtype=np.float32), signature, 7, study)
+    tensors, header = decode((folder.models / "round-007.safetensors").read_bytes())
+    assert tensors["bias"].tolist() == [0, 1, 2]
+    assert tensors["weight"].tolist() == [[3, 4, 5], [6, 7, 8]]
+    assert header == {"study_hash": study.hash(), "round": 7, "trunk_digest": "trunk"}

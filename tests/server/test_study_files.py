@@ -1,0 +1,85 @@
+"""A new study: a commented file that is the study asked for, and never changed behind anybody's back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from f2b_server.checkpoint import load_initial
+from f2b_server.settings import StudyFolder
+from f2b_server.study_files import NewStudy, complete_study, write_study
+from face2bone_model.contract.errors import ProcessError, SettingsError
+from face2bone_model.contract.study import load_study
+
+NEW = NewStudy(name="Bones", question="Can a face tell?", sites=["harbour", "hilltop-2"], trunk_name="random",
+               trunk_digest="00", rounds=4, min_cell=6)  # fmt: skip
+
+
+def with_(**changes):
+    return NewStudy(**{**vars(NEW), **changes})
+
+
+def test_the_file_is_the_study_that_was_asked_for(tmp_path):
+    study = write_study(StudyFolder(tmp_path), NEW)
+    assert (study.name, study.question, study.sites) == (
+        "Bones",
+        "Can a face tell?",
+        ("harbour", "hilltop-2"),
+    )
+    assert (study.trunk_name, study.trunk_digest, study.training.rounds) == ("random", "00", 4)
+    assert study.evaluation.min_cell == 6
+    assert study == load_study(tmp_path / "study.toml")
+
+
+TEXTS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=40)
+
+
+@given(name=TEXTS, question=TEXTS)
+def test_any_name_and_question_come_back_as_they_were_given(tmp_path_factory, name, question):
+    study = write_study(StudyFolder(tmp_path_factory.mktemp("study")), with_(name=name, question=question))
+    assert (study.name, study.question) == (name, question)
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "a\ttab", "bell\x07", "\x7f"])
+def test_control_characters_in_a_question_do_not_break_the_file(tmp_path, text):
+    assert write_study(StudyFolder(tmp_path), with_(question=text)).question == text
+
+
+def test_an_existing_study_is_kept_as_it_is(tmp_path):
+    folder = StudyFolder(tmp_path)
+    write_study(folder, NEW)
+    before = folder.study.read_bytes()
+    assert write_study(folder, with_(rounds=9)).training.rounds == 4
+    assert folder.study.read_bytes() == before
+
+
+@pytest.mark.parametrize("site", ["", "../up", "a b", "a/b", "a.b", "-", 'a"b', "--"])
+def test_a_site_whose_name_could_not_be_a_folder_is_refused(tmp_path, site):
+    with pytest.raises(SettingsError, match="cannot be a site's name"):
+        write_study(StudyFolder(tmp_path), with_(sites=["harbour", site]))
+    assert not (tmp_path / "study.toml").exists()
+
+
+def test_completing_makes_ca_and_initial_model_once(tmp_path):
+    folder = StudyFolder(tmp_path)
+    write_study(folder, NEW)
+    study = complete_study(folder)
+    vector, signature = load_initial(folder)
+    assert vector.shape == (signature.size,)
+    assert signature.trunk_digest == study.trunk_digest
+    before = {
+        path: path.read_bytes() for path in (folder.initial, folder.ca / "ca.pem", folder.ca / "ca.key")
+    }
+    complete_study(folder)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_model_that_cannot_be_made_is_said_and_leaves_no_file(tmp_path):
+    folder = StudyFolder(tmp_path)
+    write_study(folder, NEW)
+    text = folder.study.read_text(encoding="utf-8").replace(
+        "[model]", "[model]\nstem_width = 63\nfsa_heads = 4"
+    )
+    folder.study.write_text(text, encoding="utf-8")
+    with pytest.raises(ProcessError, match="initial model could not be made"):
+        complete_study(folder)
+    assert not folder.initial.exists()
