@@ -26,7 +26,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from face2bone_model.contract.bundle import refuse_foreign_bundle
-from face2bone_model.contract.errors import Face2BoneError
+from face2bone_model.contract.errors import Face2BoneError, UnexpectedError
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +98,7 @@ def _run(address: str, token: str, app: ClientApp) -> None:
             log.error("Run %s refused: %s", run.run_id, error)
             reply = Message(Error(ErrorCode.INVALID_FAB, str(error.code)), reply_to=message)
         else:
-            reply = app(message=message, context=context)
-            status = SubStatus.COMPLETED
+            reply, status = _answer(app, message, context)
         push_message(client, reply, context)
     except httpx.HTTPError as error:
         log.error("A task was lost on the way to the SuperNode: %s", error)
@@ -108,3 +107,14 @@ def _run(address: str, token: str, app: ClientApp) -> None:
         if heartbeat.is_running:
             heartbeat.stop()
         client.close()
+
+
+def _answer(app: ClientApp, message: Message, context: Context) -> tuple[Message, str]:
+    """The app's reply; a fault as its number. Its text stays in the log, and the next task is still taken."""
+    try:
+        return app(message=message, context=context), SubStatus.COMPLETED
+    except Exception as error:
+        log.exception("A fault while answering.")
+        code = error.code if isinstance(error, Face2BoneError) else UnexpectedError.code
+        fault = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(code))
+        return Message(fault, reply_to=message), SubStatus.FAILED

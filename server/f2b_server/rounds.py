@@ -117,7 +117,7 @@ class StudyRun:
             faults=collected.faults,
             bytes_sent=len(request.encode()),
         )
-        average = federated_average(updates)
+        average = federated_average(updates, vector, self._signature)
         save_checkpoint(self._folder, Checkpoint(record, average))
         log_event(self._folder, "round", round=number, sites=sorted(updates), faults=collected.faults)
         return average

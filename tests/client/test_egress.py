@@ -291,7 +291,7 @@ def test_a_loss_on_private_patients_stays(gate):
 def test_past_the_budget_nothing_leaves_and_nothing_more_is_charged(gate):
     number = 0
     with pytest.raises(BudgetError):
-        for number in range(1, 200):  # noqa: B007  # read below
+        for number in range(1, 200):  # read below
             let_out(
                 gate,
                 an_update(),

@@ -11,10 +11,16 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.common.serde import context_to_proto, fab_to_proto, message_from_proto, message_to_proto, run_to_proto
+from flwr.common.serde import (
+    context_to_proto,
+    fab_to_proto,
+    message_from_proto,
+    message_to_proto,
+    run_to_proto,
+)
 from flwr.proto import message_pb2, runtime_pb2
-from flwr.supercore.auth.superexec import verify_superexec_request
 from flwr.supercore.auth import superexec as superexec_auth
+from flwr.supercore.auth.superexec import verify_superexec_request
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.run import Run
@@ -83,7 +89,8 @@ class Runtime:
 
     def on_PullMessages(self, _):
         return runtime_pb2.PullAppMessagesResponse(
-            messages_list=[message_to_proto(self.message)], message_object_trees=[get_object_tree(self.message)]
+            messages_list=[message_to_proto(self.message)],
+            message_object_trees=[get_object_tree(self.message)],
         ).SerializeToString()
 
     def on_PullObject(self, body):
@@ -132,7 +139,11 @@ def serve(runtime):
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = self.rfile.read(int(self.headers["content-length"]))
-            content = runtime.answer("".join(map(str.capitalize, self.path.rsplit("/", 1)[-1].split("-"))), body, dict(self.headers))
+            content = runtime.answer(
+                "".join(map(str.capitalize, self.path.rsplit("/", 1)[-1].split("-"))),
+                body,
+                dict(self.headers),
+            )
             self.send_response(500 if content is None else 200)
             self.send_header("content-type", "application/x-protobuf")
             self.send_header("content-length", str(len(content or b"")))
@@ -202,6 +213,10 @@ def test_the_text_of_a_fault_does_not_leave_and_does_not_end_the_executor(run):
         raise RuntimeError("patient P-0001 in /srv/photos")
 
     runtime = run(Runtime(query(), OURS), make_app(answer))
+    assert (runtime.reply.error.code, runtime.reply.error.reason) == (
+        ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
+        "99",
+    )
     assert runtime.output.sub_status == SubStatus.FAILED
     assert runtime.output.details == ""
     assert not any(b"P-0001" in body or b"/srv" in body for _, body, _ in runtime.told)
@@ -262,7 +277,11 @@ def test_a_supernode_that_does_not_answer_is_tried_again(run, monkeypatch):
     try:
         host, port = server.server_address
         execute(
-            f"{host}:{port}", SECRET, make_app(lambda _: Release(b"x")), should_stop=should_stop, on_idle=lambda: None
+            f"{host}:{port}",
+            SECRET,
+            make_app(lambda _: Release(b"x")),
+            should_stop=should_stop,
+            on_idle=lambda: None,
         )
     finally:
         server.shutdown()

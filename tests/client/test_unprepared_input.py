@@ -1,4 +1,4 @@
-"""What a hospital really has on its disk: each bad thing is a sentence naming file or row and the mend; the rest goes on."""
+"""What a hospital really has on its disk: each bad thing is a sentence with file or row and mend; the rest goes on."""
 
 import json
 import os

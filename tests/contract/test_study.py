@@ -111,7 +111,7 @@ def test_every_single_setting_is_part_of_the_hash(load):
     ],
 )
 def test_a_setting_that_does_not_fit_is_named_with_its_mend(load, text, says):
-    head = TEXT.split("[training]")[0]
+    head = TEXT.split("[training]", maxsplit=1)[0]
     with pytest.raises(SettingsError, match=says):
         load(head + text if text.startswith("[") else text + head)
 

@@ -35,7 +35,15 @@ nodes = ""
 }
 ALLOWED_NAMES = frozenset(BUNDLE_FILES) | {".info/CONTENT"}
 LARGEST_BYTES = 65_536
-UNREADABLE = (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error)
+UNREADABLE = (
+    zipfile.BadZipFile,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    zlib.error,
+)
 """How `zipfile` says that an archive is damaged, encrypted or packed in a way it does not know."""
 
 

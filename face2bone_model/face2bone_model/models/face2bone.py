@@ -1,9 +1,13 @@
 """Face2Bone, assembled: stem, frequency sparse attention, two branches, head (design section 4; a reconstruction).
 
     trunk features (B, 896, 8, 8)
-      -> stem: scale each sample, 1 x 1 convolution to `stem_width` channels, as 64 tokens
-      -> FSA -> Transformer branch | CNN branch, each (B, branch_width)
+      -> stem: 1 x 1 convolution to `stem_width` channels, each sample scaled, as 64 tokens
+      -> FSA -> less the mean of each channel
+      -> Transformer branch | CNN branch, each (B, branch_width)
       -> concatenate -> layer norm -> (+ age, sex, BMI) -> head -> logits (B, 3)
+
+The mean of each channel goes because all faces share most of it: averaged over the map, it would drown what tells them
+apart. Without the step, three hundred faces on a random trunk taught the model nothing in ten epochs.
 
 Every part draws its starting values from its own name and the seed. So an ablation switch changes the part it names
 and nothing else, and building a model leaves the global random state alone.
@@ -46,14 +50,14 @@ __all__ = [
 
 CLINICAL_INPUTS = 3
 _CHANNELS, *_SIZE = FEATURE_SHAPE
-_SMALLEST_SCALE = 1e-6
+_SMALLEST_DEVIATION = 1e-6
 
 
 class Stem(nn.Module):
-    """Features (B, C, H, W) to tokens (B, H W, width): a 1 x 1 convolution of the features over their root mean square.
+    """Features (B, C, H, W) to tokens (B, H W, width): a 1 x 1 convolution, scaled to unit deviation about its mean map.
 
-    Trunks differ in scale and the division removes it. It is done after the convolution, where there is less to
-    divide; the convolution has no bias, or that would not be the same.
+    Trunks differ in scale; dividing each sample by its own deviation removes that. It is done after the convolution,
+    where there is less to divide; the convolution has no bias, or that would not be the same.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -62,13 +66,15 @@ class Stem(nn.Module):
 
     @override
     def forward(self, features: Tensor) -> Tensor:
-        rows = features.flatten(1)
-        scale = torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1])  # (B,)
-        tokens: Tensor = (
-            self.convolution(features.contiguous()).flatten(2).transpose(1, 2)
-        )  # Opacus needs it so
-        scaled: Tensor = tokens / scale.clamp_min(_SMALLEST_SCALE)[:, None, None]
-        return scaled
+        contiguous = features.contiguous()  # Opacus reads the input's memory as if it were
+        tokens: Tensor = self.convolution(contiguous).flatten(2).transpose(1, 2)
+        deviation = centred(tokens).square().mean((1, 2), keepdim=True).sqrt()  # (B, 1, 1)
+        return tokens / deviation.clamp_min(_SMALLEST_DEVIATION)
+
+
+def centred(tokens: Tensor) -> Tensor:
+    """Tokens (B, N, C) less their mean over the map, channel by channel."""
+    return tokens - tokens.mean(1, keepdim=True)
 
 
 class Face2Bone(nn.Module):
@@ -132,7 +138,7 @@ class Face2Bone(nn.Module):
     def describe(self, inputs: Tensor) -> Tensor:
         """What the head sees of a face: (B, branch_width x branches), layer-normed."""
         features = self.trunk(standardise(inputs)) if self.input_kind == "faces" else inputs
-        tokens = self.fsa(self.stem(features))
+        tokens = centred(self.fsa(self.stem(features)))
         described: Tensor = self.drop(
             self.norm(torch.cat([branch(tokens) for branch in self.branches.values()], dim=1))
         )

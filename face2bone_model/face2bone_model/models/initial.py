@@ -7,12 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from face2bone_model.system.files import write_atomic
 from face2bone_model.contract.payload import encode
 from face2bone_model.contract.study import load_study
 from face2bone_model.contract.update import pack, signature_of
 from face2bone_model.models.face2bone import build_model
 from face2bone_model.models.parameters import trainable_tensors
+from face2bone_model.system.files import write_atomic
 
 
 def write_initial_model(study_path: Path, out: Path) -> None:

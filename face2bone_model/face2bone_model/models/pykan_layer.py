@@ -16,7 +16,7 @@ class PykanLayer(KANLayer):  # type: ignore[misc]  # pykan has no types
         super().__init__(inputs, outputs, num=5, k=3, noise_scale=0.3, grid_range=[-1, 1])
 
     @override
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # pykan gives four
         """Outputs (B, outputs) of x (B, inputs)."""
         outputs: Tensor = super().forward(x)[0]
         return outputs

@@ -9,6 +9,8 @@ from rich.console import Console
 
 from face2bone_model.contract.errors import Face2BoneError, UnexpectedError
 
+INTERRUPTED = 130
+
 
 def run_command(app: typer.Typer) -> None:
     """Run a command line; turn every failure into a numbered sentence on standard error.
@@ -19,9 +21,10 @@ def run_command(app: typer.Typer) -> None:
         app()
     except Face2BoneError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped. Run the same command again to go on where it was.")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            Console(stderr=True).print("Stopped. Run the same command again to go on where it was.")
+        raise
     except Exception as error:  # the last line of defence of a command
         if "--debug" in sys.argv:
             raise

@@ -1,0 +1,51 @@
+"""The examples under deploy/ are the very files the commands write and the demo uses."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from f2b_client.join import POLICY_TEMPLATE, SITE_TEMPLATE
+from f2b_client.settings import SiteFolder, load_policy
+from f2b_server.demo import QUESTION, RENDERED_SITES
+from f2b_server.settings import StudyFolder
+from f2b_server.study_files import NewStudy, write_study
+from face2bone_model.contract.study import load_study
+from face2bone_model.data.site_settings import read_site_data
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+TRUNK = re.search(r'trunk_digest = "(\w+)"', (DEPLOY / "study.toml").read_text())[1]
+
+
+def test_the_example_study_is_what_study_new_writes_for_the_demo(tmp_path):
+    new = NewStudy(
+        name="face2bone demo",
+        question=QUESTION,
+        sites=RENDERED_SITES,
+        trunk_name="facenet-casia-webface",
+        trunk_digest=TRUNK,
+    )
+    write_study(StudyFolder(tmp_path), new)
+    assert (tmp_path / "study.toml").read_text() == (DEPLOY / "study.toml").read_text()
+    assert load_study(DEPLOY / "study.toml").evaluation.min_cell == 11
+
+
+def test_the_example_site_and_policy_are_what_join_writes():
+    assert (DEPLOY / "policy.toml").read_text() == POLICY_TEMPLATE
+    assert (DEPLOY / "site.toml").read_text() == SITE_TEMPLATE.format(site="harbour")
+    assert read_site_data(DEPLOY).site.name == "harbour"
+    assert load_policy(SiteFolder(DEPLOY)).release.min_cell == 11
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_the_units_start_commands_that_exist(side):
+    from f2b_client.cli import app as client
+    from f2b_server.cli import app as server
+
+    unit = (DEPLOY / f"f2b-{side}.service").read_text()
+    command = re.search(rf"ExecStart=\S+/f2b-{side} (\S+)", unit)[1]
+    result = CliRunner().invoke({"client": client, "server": server}[side], [command, "--help"])
+    assert result.exit_code == 0
+    assert json.dumps(unit)
