@@ -212,6 +212,9 @@ def demo(
     patients: Annotated[int, typer.Option(min=20, help="Patients of each rendered hospital.")] = 150,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 10,
     seed: Annotated[int, typer.Option(help="The same seed renders the same faces.")] = 0,
+    private_site: Annotated[
+        str, typer.Option(help="Rendered hospital that trains with differential privacy, or none.")
+    ] = "hilltop",
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Remove an earlier demo in that folder first.")
     ] = False,
@@ -232,7 +235,15 @@ def demo(
 
     folders = dict(_name_and_folder(text) for text in sites or [])
     result = run_demo(
-        DemoOptions(out=out, patients=patients, rounds=rounds, seed=seed, sites=folders, fresh=fresh),
+        DemoOptions(
+            out=out,
+            patients=patients,
+            rounds=rounds,
+            seed=seed,
+            sites=folders,
+            private_site=private_site,
+            fresh=fresh,
+        ),
         DemoScreen(),
     )
     if as_json:

@@ -49,12 +49,15 @@ class DemoOptions:
     seed: int = 0
     sites: Mapping[str, Path] = field(default_factory=dict)
     """Real folders by site name; empty renders three hospitals."""
+    private_site: str = PRIVATE_SITE
+    """The rendered hospital that trains with differential privacy; any other word for none."""
     fresh: bool = False
 
     def identity(self) -> dict[str, str | int]:
         """What must not change between runs into the same folder."""
         sites = ",".join(f"{name}={path.resolve()}" for name, path in self.sites.items())
-        return {"patients": self.patients, "rounds": self.rounds, "seed": self.seed, "sites": sites}
+        numbers = {"patients": self.patients, "rounds": self.rounds, "seed": self.seed}
+        return {**numbers, "sites": sites, "private_site": self.private_site}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +158,7 @@ def _sites(options: DemoOptions, environment: Mapping[str, str]) -> list[DemoSit
         ]
     folders = {name: (options.out / "sites" / name).resolve() for name in RENDERED_SITES}
     return [
-        DemoSite(name, path, rendered=True, private=name == PRIVATE_SITE, environment=environment)
+        DemoSite(name, path, rendered=True, private=name == options.private_site, environment=environment)
         for name, path in folders.items()
     ]
 

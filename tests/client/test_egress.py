@@ -289,19 +289,18 @@ def test_a_loss_on_private_patients_stays(gate):
 
 
 def test_past_the_budget_nothing_leaves_and_nothing_more_is_charged(gate):
-    number = 0
+    def one_more():
+        left = len(gate.ledger.segments())
+        request = asked(number=left + 1, study=PRIVATE_STUDY)
+        return let_out(gate, an_update(), request=request, study=PRIVATE_STUDY, segment=SEGMENT)
+
+    while gate.ledger.spent(1e-5) < 4.8:
+        one_more()
+    rounds, spent = len(gate.ledger.segments()), gate.ledger.spent(1e-5)
     with pytest.raises(BudgetError):
-        for number in range(1, 200):  # read below
-            let_out(
-                gate,
-                an_update(),
-                request=asked(number=number, study=PRIVATE_STUDY),
-                study=PRIVATE_STUDY,
-                segment=SEGMENT,
-            )
-    assert number > 1
-    assert len(gate.ledger.segments()) == len(read_receipts(gate.folder.receipts)) == number - 1
-    assert gate.ledger.spent(1e-5) <= 5.0
+        [one_more() for _ in range(20)]
+    assert len(gate.ledger.segments()) == len(read_receipts(gate.folder.receipts)) >= rounds > 1
+    assert spent <= gate.ledger.spent(1e-5) <= 5.0
 
 
 def test_asked_again_the_same_bytes_leave_and_nothing_is_charged(gate):

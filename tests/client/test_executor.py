@@ -264,9 +264,6 @@ def test_a_supernode_that_does_not_answer_is_tried_again(run, monkeypatch):
     runtime = Runtime(query(), OURS, fail="AcquireTask")
     asked = []
 
-    class Enough(Exception):
-        pass
-
     def should_stop():
         asked.append(1)
         if len(asked) == 3:

@@ -187,4 +187,4 @@ def test_no_content_of_a_settings_file_is_a_fault_of_ours(table):
     try:
         read_settings(Study, table, "study.toml")
     except SettingsError as error:
-        assert str(error).startswith("study.toml")
+        assert str(error).startswith("study.toml")  # noqa: PT017  # tables that fit are right too

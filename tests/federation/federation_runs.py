@@ -43,7 +43,7 @@ def run(command: list[str], *, timeout: float = 900) -> subprocess.CompletedProc
     )
 
 
-def run_demo(out: Path, *options: str) -> Demo:
-    done = run([*SERVER, "demo", "--out", str(out), "--json", *options])
+def run_demo(out: Path, *options: str, timeout: float = 900) -> Demo:
+    done = run([*SERVER, "demo", "--out", str(out), "--json", *options], timeout=timeout)
     assert done.returncode == 0, done.stderr[-3000:]
     return Demo(out, json.loads(done.stdout), done.stderr)

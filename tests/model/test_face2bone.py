@@ -95,7 +95,23 @@ def test_the_logits_do_not_depend_on_the_trunks_scale_or_on_memory_order():
     expected = model(features, clinical)
     torch.testing.assert_close(model(features * 37, clinical), expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(model(features.to(memory_format=torch.channels_last), clinical), expected)
-    assert torch.isfinite(model(features * 0, clinical)).all()
+
+
+def test_a_blank_feature_map_gives_finite_logits_and_gradients():
+    features, clinical = batch()
+    model = build_model(ModelSettings(), seed=0)
+    logits = model(features * 0, clinical)
+    logits.square().sum().backward()
+    assert torch.isfinite(logits).all()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_what_all_places_of_a_channel_share_is_taken_out():
+    features, clinical = batch()
+    model = build_model(ModelSettings(fsa="off"), seed=0).eval()
+    torch.testing.assert_close(
+        model(features + torch.rand(896, 1, 1), clinical), model(features, clinical), atol=1e-4, rtol=1e-3
+    )
 
 
 def test_each_patient_is_computed_alone():

@@ -42,9 +42,11 @@ def handshake(certificate, key, ca, host):
         thread.start()
         try:
             client = ssl.create_default_context(cafile=str(ca))
-            with socket.create_connection(listener.getsockname(), timeout=10) as plain:
-                with client.wrap_socket(plain, server_hostname=host) as secure:
-                    return secure.recv(5)
+            with (
+                socket.create_connection(listener.getsockname(), timeout=10) as plain,
+                client.wrap_socket(plain, server_hostname=host) as secure,
+            ):
+                return secure.recv(5)
         finally:
             thread.join(timeout=10)
 

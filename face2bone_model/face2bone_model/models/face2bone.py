@@ -15,7 +15,6 @@ and nothing else, and building a model leaves the global random state alone.
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,11 +49,11 @@ __all__ = [
 
 CLINICAL_INPUTS = 3
 _CHANNELS, *_SIZE = FEATURE_SHAPE
-_SMALLEST_DEVIATION = 1e-6
+_SMALLEST_VARIANCE = 1e-12
 
 
 class Stem(nn.Module):
-    """Features (B, C, H, W) to tokens (B, H W, width): a 1 x 1 convolution, scaled to unit deviation about its mean map.
+    """Features (B, C, H, W) to tokens (B, H W, width): a 1 x 1 convolution, scaled to unit deviation.
 
     Trunks differ in scale; dividing each sample by its own deviation removes that. It is done after the convolution,
     where there is less to divide; the convolution has no bias, or that would not be the same.
@@ -68,8 +67,10 @@ class Stem(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         contiguous = features.contiguous()  # Opacus reads the input's memory as if it were
         tokens: Tensor = self.convolution(contiguous).flatten(2).transpose(1, 2)
-        deviation = centred(tokens).square().mean((1, 2), keepdim=True).sqrt()  # (B, 1, 1)
-        return tokens / deviation.clamp_min(_SMALLEST_DEVIATION)
+        variance = (
+            centred(tokens).square().mean((1, 2), keepdim=True)
+        )  # (B, 1, 1), over the map, all channels together
+        return tokens / (variance + _SMALLEST_VARIANCE).sqrt()
 
 
 def centred(tokens: Tensor) -> Tensor:
