@@ -26,11 +26,11 @@ $(VENV)/.installed: pyproject.toml
 demo: setup      ## the whole federation on this machine
 	$(BIN)/f2b-server demo --out demo
 
-test: setup      ## the tests
-	$(BIN)/python -m pytest
+test: setup      ## the tests, on two processes, with coverage
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 test-slow: setup ## the long checks: learning compared with pooled data and with single hospitals
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 bench: setup     ## speed and size, as ratios
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks

@@ -22,6 +22,8 @@ CLOSING_SECONDS = 45.0
 SHORTEST_PAUSE_SECONDS = 65.0
 """A killed SuperNode cannot connect again before its lease of 60 s ends."""
 LONGEST_PAUSE_SECONDS = 900.0
+HEALTHY_SECONDS = 3600.0
+"""A process that ran this long ended for a new reason: its pauses start over."""
 
 
 @dataclass
@@ -33,15 +35,16 @@ class Kept:
     child: Child | None = None
     failures: int = 0
     not_before: float = 0.0
+    started: float = 0.0
 
     def tend(self) -> str:
         """Start it if it should run; return a sentence when it ended."""
         if self.child is None and time.time() >= self.not_before:
-            self.child = self.launch()
+            self.child, self.started = self.launch(), time.time()
         if self.child is None or self.child.process.poll() is None:
             return ""
         code = self.child.process.returncode
-        self.failures += 1
+        self.failures = 1 if time.time() - self.started > HEALTHY_SECONDS else self.failures + 1
         pause = min(SHORTEST_PAUSE_SECONDS * 2 ** (self.failures - 1), LONGEST_PAUSE_SECONDS)
         self.child, self.not_before = None, time.time() + pause
         return f"{self.name} ended with code {code}; starting it again in {pause:.0f} s"

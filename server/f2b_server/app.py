@@ -80,8 +80,15 @@ def _message(payload: bytes, node: int, label: str, deadline_seconds: float) -> 
 
 def _answer(reply: Message, seconds: float) -> Answer:
     if reply.has_error():
-        return Answer(fault=f"Flower error {reply.error.code}", seconds=seconds)
+        return Answer(fault=_fault(reply), seconds=seconds)
     record = reply.content.array_records.get(PAYLOAD)
     if record is None or set(record) != {PAYLOAD}:
         return Answer(fault="the reply is not in our form", seconds=seconds)
     return Answer(payload=record[PAYLOAD].data, seconds=seconds)
+
+
+def _fault(reply: Message) -> str:
+    """Flower's error code; our own number beside it where the site's executor gave one."""
+    reason = str(reply.error.reason)
+    number = f", number {reason}" if reason.isdigit() else ""
+    return f"Flower error {reply.error.code}{number}"

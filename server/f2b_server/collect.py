@@ -94,7 +94,7 @@ class Collector:
             on_wait=self._on_wait(progress),
         )
         replies: dict[str, Reply] = {}
-        faults = dict.fromkeys(self.suspended, "suspended after a missed deadline")
+        faults = dict.fromkeys(self.suspended, "suspended since it did not answer")
         for site, answer in answers.items():
             try:
                 replies[site] = _valid_reply(answer, request.digest, check)

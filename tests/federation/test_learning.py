@@ -1,7 +1,7 @@
-"""Whether federated learning pays: against the same data in one place, against each hospital alone, against the best possible.
+"""Whether federated learning pays: against the data in one place, each hospital alone, and the best possible.
 
-Three rendered hospitals of 300 patients, trained by a real federation (processes, TLS), no differential privacy. Takes about
-twenty minutes the first time; the prepared cohorts are kept in .cache/learning. Run with `make test-slow`.
+Three rendered hospitals of 300 patients, trained by a real federation (processes, TLS), no differential privacy.
+Takes about fifteen minutes the first time; the cohorts are kept in .cache/learning. Run with `make test-slow`.
 """
 
 import csv
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from f2b_client.prepare import load_prepared
-from f2b_client.settings import SiteFolder
 from federation_runs import Demo, run_demo
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from f2b_client.prepare import load_prepared
+from f2b_client.settings import SiteFolder
 from face2bone_model.contract.keys import OSTEOPOROSIS, Split
 from face2bone_model.contract.payload import decode
 from face2bone_model.contract.study import Study, load_study
@@ -50,7 +50,9 @@ class Scores:
 
 @pytest.fixture(scope="module")
 def scores() -> Scores:
-    demo = run_demo(KEPT, "--patients", str(PATIENTS), "--rounds", str(ROUNDS), "--private-site", "none", timeout=5400)
+    demo = run_demo(
+        KEPT, "--patients", str(PATIENTS), "--rounds", str(ROUNDS), "--private-site", "none", timeout=5400
+    )
     study = load_study(demo.study / "study.toml")
     cohorts = [load_prepared(SiteFolder(demo.site(site))).cohort for site in SITES]
     together = combine(cohorts)
@@ -89,7 +91,9 @@ def trained_on(cohort: Cohort, study: Study, test: Cohort) -> NDArray[np.float64
     model = build_model(study.model, seed=study.training.seed)
     passes = study.training.rounds * study.training.local_epochs
     settings = replace(study.training, local_epochs=passes, patience=passes)
-    train_round(model, cohort.select(Split.TRAIN), cohort.select(Split.VALIDATION), settings, seed=1, device="cpu")
+    train_round(
+        model, cohort.select(Split.TRAIN), cohort.select(Split.VALIDATION), settings, seed=1, device="cpu"
+    )
     return predict(model, test, device="cpu")[:, OSTEOPOROSIS]
 
 
@@ -123,7 +127,9 @@ def difference(scores: Scores, other: list[NDArray[np.float64]], name: str) -> t
     groups = [np.flatnonzero(scores.strata == stratum) for stratum in np.unique(scores.strata)]
 
     def once(chosen: NDArray[np.int64] | None) -> float:
-        return auc(scores, scores.federated, chosen) - float(np.mean([auc(scores, one, chosen) for one in other]))
+        return auc(scores, scores.federated, chosen) - float(
+            np.mean([auc(scores, one, chosen) for one in other])
+        )
 
     draws = [
         once(np.concatenate([rng.choice(group, len(group)) for group in groups])) for _ in range(BOOTSTRAPS)
@@ -138,7 +144,9 @@ def difference(scores: Scores, other: list[NDArray[np.float64]], name: str) -> t
     return value, float(low), float(high)
 
 
-def test_federated_learning_loses_at_most_two_hundredths_to_the_same_data_in_one_place(scores: Scores) -> None:
+def test_federated_learning_loses_at_most_two_hundredths_to_the_same_data_in_one_place(
+    scores: Scores,
+) -> None:
     assert difference(scores, [scores.pooled], "all data in one place")[0] >= -0.02
 
 

@@ -83,7 +83,7 @@ def test_a_patient_without_a_usable_photo_is_left_out_with_the_reason(cohort):
 
 def test_a_batch_holds_the_chosen_photo_of_each_patient(cohort):
     features, clinical, labels = cohort.batch(np.array([2, 0, 0]), np.array([0, 0, 1]))
-    assert features.dtype == np.float32
+    assert features.dtype == np.float16
     assert features.shape == (3, *FEATURE_SHAPE)
     assert features[:, 5, 4, 3].tolist() == [2.0, 0.0, 3.0]
     assert labels.tolist() == [0, 0, 0]

@@ -24,7 +24,6 @@ from face2bone_model.metrics.summary import describe_summary, evaluation_report,
 from face2bone_model.metrics.suppression import suppress
 from face2bone_model.report.formats import plain_estimate
 from face2bone_model.report.provenance import Provenance
-from face2bone_model.report.render import write_atomically
 from face2bone_model.report.site import (
     FlowStep,
     Ledger,
@@ -454,16 +453,6 @@ def test_many_problems_are_cut_on_the_page_and_whole_in_the_record(tmp_path):
     html = write_site_page(a_site_page(problems=many), tmp_path).read_text(encoding="utf-8")
     assert "and 50 more" in words(html)
     assert len(json.loads((tmp_path / "site.json").read_text(encoding="utf-8"))["problems"]) == 250
-
-
-def test_writing_again_replaces_and_a_failed_write_leaves_the_old_file(tmp_path):
-    target = tmp_path / "page.html"
-    write_atomically(target, "first")
-    write_atomically(target, "second")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(target, "broken \ud800")
-    assert target.read_text(encoding="utf-8") == "second"
-    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
 def test_the_same_page_twice_gives_the_same_bytes(tmp_path):

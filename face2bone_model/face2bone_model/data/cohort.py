@@ -73,13 +73,13 @@ class Cohort:
             splits=self.splits[patients],
         )
 
-    def features_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Features (B, 896, 8, 8) of photos by row."""
-        return self.features[rows].astype(np.float32)
+    def features_of(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Features (B, 896, 8, 8) of photos by row, as cached."""
+        return np.asarray(self.features[rows])
 
     def batch(
         self, patients: NDArray[np.int64], choice: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.int64]]:
         """One photo each of B patients as trunk features.
 
         Args:
@@ -87,7 +87,7 @@ class Cohort:
             choice: (B,) which of each patient's photos, from 0.
 
         Returns:
-            features (B, 896, 8, 8), clinical (B, 3), labels (B,).
+            features (B, 896, 8, 8) as cached, clinical (B, 3), labels (B,).
         """
         return self.features_of(self._rows(patients, choice)), self.clinical[patients], self.labels[patients]
 

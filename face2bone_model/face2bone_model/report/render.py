@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
@@ -13,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from face2bone_model.system.files import write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 RECORD_VERSION = 1
@@ -46,24 +46,10 @@ def write_page(page: Path, html: str, record_path: Path, *, kind: str, record: A
     """
     page.parent.mkdir(parents=True, exist_ok=True)
     told = {"kind": f"face2bone/{kind}-page", "version": RECORD_VERSION, **plain(record)}
-    write_atomically(record_path, json.dumps(told, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
-    write_atomically(page, html)
+    text = json.dumps(told, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    write_atomic(record_path, text.encode())
+    write_atomic(page, html.encode())
     return page
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside the file, flush to disk, then rename over it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.chmod(0o644)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Child processes: started with a log each, watched, and stopped together with whatever they started."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,7 +82,7 @@ def stop(children: Sequence[Child], *, seconds: float = STOP_SECONDS) -> None:
             child.process.kill()
             child.process.wait()
     for member in (member for family in families.values() for member in family):
-        if member.is_running():
+        with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
 
 

@@ -134,7 +134,9 @@ def _train_openly(
     weights = class_weights(training.labels) if settings.class_weights else None
     criterion = PatientLoss(settings.loss, weights).to(_device_of(model))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
     best = BestWeights(patience=settings.patience)
     loss, epoch = 0.0, 0
     for epoch in range(1, settings.local_epochs + 1):

@@ -72,6 +72,7 @@ def test_a_step_is_the_mean_of_clipped_gradients_over_the_public_batch_size(make
     expected = torch.zeros(len(vector(model)), dtype=torch.float64)
     for patient in range(3):
         features, clinical, labels = (torch.from_numpy(a) for a in cohort.batch([patient], [0]))
+        features = features.float()
         loss = PatientLoss("cross_entropy")(model(features, clinical), labels).sum()
         gradient = torch.cat(
             [g.reshape(-1) for g in torch.autograd.grad(loss, list(model.parameters()))]
