@@ -15,6 +15,7 @@ from f2b_client.settings import SiteFolder, load_joined, load_policy
 from face2bone_model.contract.errors import NotApprovedError
 from face2bone_model.contract.keys import Phase
 from face2bone_model.contract.study import Study
+from face2bone_model.data.background import ELLIPSE_ONLY
 from face2bone_model.metrics.description import describe_update
 from face2bone_model.metrics.summary import EvaluationSummary, describe_summary, evaluation_report
 from face2bone_model.report.provenance import Provenance
@@ -50,6 +51,7 @@ def write_site_report(folder: SiteFolder) -> Path:
         ages=cohort.ages,
         excluded_patients=sum(prepared.report.left_out.values()),
         quarantined_photos=sum(prepared.report.quarantined.values()),
+        ellipse_only=prepared.report.background == ELLIPSE_ONLY,
     )
     ledger = _ledger(gate, study)
     page = SitePage(
@@ -88,7 +90,7 @@ def _provenance(folder: SiteFolder, study: Study, prepared: PreparedSite, gate: 
         f"inputs {model.inputs}",
         synthetic=(folder.path / "truth").exists(),
         random_trunk=study.trunk_name == RANDOM,
-        ellipse_only=prepared.report.background == "ellipse-only",
+        ellipse_only=prepared.report.background == ELLIPSE_ONLY,
         min_cell=gate.min_cell(study),
     )
 

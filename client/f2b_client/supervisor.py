@@ -1,18 +1,20 @@
 """`f2b-client start`: prepares the cohort, then keeps SuperNode and executor running until told to stop."""
 
+import fcntl
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from f2b_client.settings import Joined, SiteFolder, load_compute_settings, load_joined, load_policy
 from f2b_client.state import State, write_state
-from face2bone_model.contract.errors import NotApprovedError, ProcessError
+from face2bone_model.contract.errors import NotApprovedError, ProcessError, UsageError
 from face2bone_model.system.processes import Child, start, stop
 
 PROCESSES = ("supervisor", "prepare", "executor")
@@ -62,6 +64,7 @@ class Supervisor:
         """Prepare, connect, and stay until stopped.
 
         Raises:
+            UsageError: a client of this site is running already.
             EnrolmentError: the site has not joined.
             NotApprovedError: no study was approved.
             ProcessError: preparation failed.
@@ -72,6 +75,10 @@ class Supervisor:
             raise NotApprovedError(
                 "No study is approved here.", "Read it and run `f2b-client approve STUDY`."
             )
+        with _only_one(self.folder):
+            self._run(joined)
+
+    def _run(self, joined: Joined) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         for old in self.folder.state.glob("*.json"):
@@ -151,6 +158,21 @@ class Supervisor:
 
     def _state(self, doing: str, detail: str) -> None:
         write_state(self.folder, "supervisor", State(doing=doing, detail=detail, since=time.time()))
+
+
+@contextmanager
+def _only_one(folder: SiteFolder) -> Iterator[None]:
+    """Hold the site's lock; the kernel gives it back however this process ends."""
+    folder.state.mkdir(parents=True, exist_ok=True)
+    with (folder.state / "running.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"A client of {folder.path} is running already.",
+                f"`f2b-client stop --site {folder.path}` ends it.",
+            ) from error
+        yield
 
 
 def stop_running(folder: SiteFolder, pid: int, *, seconds: float) -> None:

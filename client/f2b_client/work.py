@@ -28,6 +28,7 @@ from face2bone_model.contract.request import Request, read_request
 from face2bone_model.contract.statistics import SiteStatistics
 from face2bone_model.contract.study import Study
 from face2bone_model.contract.update import ModelSignature, Update, pack, signature_of, unpack
+from face2bone_model.data.background import ELLIPSE_ONLY
 from face2bone_model.data.cohort import Cohort
 from face2bone_model.metrics.description import describe_schema, describe_update
 from face2bone_model.metrics.evaluation import (
@@ -102,6 +103,7 @@ class StudyWork:
             ages=cohort.ages,
             excluded_patients=sum(self.prepared.report.left_out.values()),
             quarantined_photos=sum(self.prepared.report.quarantined.values()),
+            ellipse_only=self.prepared.report.background == ELLIPSE_ONLY,
         )
         schema = describe_schema(self.study.evaluation)
         return self.gate.release_statistics(request, statistics, study=self.study, schema=schema)

@@ -34,7 +34,7 @@ def write_study_report(folder: StudyFolder, *, synthetic: bool) -> Path:
         raise InputError("The study has no evaluation yet.", "Run `f2b-server train` to its end first.")
     history = load_history(folder)
     page = StudyPage(
-        provenance=_provenance(study, synthetic=synthetic),
+        provenance=_provenance(folder, study, synthetic=synthetic),
         evaluation=evaluation_report(pool(evaluation), study.evaluation),
         rounds=_rounds(folder, study, history),
         chosen_round=choose_round(validation_losses(folder, study), study.training.rounds),
@@ -45,8 +45,12 @@ def write_study_report(folder: StudyFolder, *, synthetic: bool) -> Path:
     return write_study_page(page, folder.reports)
 
 
-def _provenance(study: Study, *, synthetic: bool) -> Provenance:
+def _provenance(folder: StudyFolder, study: Study, *, synthetic: bool) -> Provenance:
     model = study.model
+    described = load_statistics(folder, "describe")
+    ellipse_only = any(
+        describe_summary(one, study.evaluation).ellipse_only_sites for one in described.values()
+    )
     return Provenance(
         title=study.name,
         question=study.question,
@@ -57,6 +61,7 @@ def _provenance(study: Study, *, synthetic: bool) -> Provenance:
         f"inputs {model.inputs}",
         synthetic=synthetic,
         random_trunk=study.trunk_name == RANDOM,
+        ellipse_only=ellipse_only,
         min_cell=study.evaluation.min_cell,
     )
 

@@ -111,7 +111,9 @@ SIGNATURES = [
 ]
 
 
-@pytest.mark.parametrize(("target", "names"), SIGNATURES, ids=[str(target) for target, _ in SIGNATURES])
+@pytest.mark.parametrize(
+    ("target", "names"), SIGNATURES, ids=[target.__qualname__ for target, _ in SIGNATURES]
+)
 def test_it_takes_the_parameters_we_give(target, names):
     parameters = inspect.signature(target).parameters
     open_ended = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters.values())

@@ -9,7 +9,7 @@ from face2bone_model.contract.errors import UnexpectedError
 from face2bone_model.contract.keys import CLASSES, Split
 from face2bone_model.contract.statistics import SiteStatistics, TableSpec
 from face2bone_model.contract.study import EvaluationSettings
-from face2bone_model.metrics.family import RELEASED, SITES, SITES_SPEC
+from face2bone_model.metrics.family import ELLIPSE_ONLY, RELEASED, SITES, SITES_SPEC
 from face2bone_model.metrics.subgroup import group_families, membership
 
 K, S = len(CLASSES), len(Split)
@@ -39,7 +39,7 @@ def describe_schema(settings: EvaluationSettings) -> tuple[TableSpec, ...]:
             TableSpec(name=f"{family}/{RELEASED}", shape=(1,), high=1),
         )
     )
-    return (SITES_SPEC, *tables)
+    return (SITES_SPEC, TableSpec(name=ELLIPSE_ONLY, shape=(1,), high=1), *tables)
 
 
 def describe_update(  # noqa: PLR0913  # the columns of a cohort, named at every call
@@ -51,6 +51,7 @@ def describe_update(  # noqa: PLR0913  # the columns of a cohort, named at every
     ages: NDArray[np.int64],
     excluded_patients: int,
     quarantined_photos: int,
+    ellipse_only: bool = False,
 ) -> SiteStatistics:
     """One site's counts, unsuppressed: pass them through `suppression.suppress` before they leave.
 
@@ -62,6 +63,7 @@ def describe_update(  # noqa: PLR0913  # the columns of a cohort, named at every
         ages: years, shape (P,).
         excluded_patients: patients left out of the cohort, for any reason.
         quarantined_photos: photos that could not be used.
+        ellipse_only: the site had no background network; its faces were masked by an ellipse alone.
 
     Raises:
         UnexpectedError: a split has another name.
@@ -80,7 +82,10 @@ def describe_update(  # noqa: PLR0913  # the columns of a cohort, named at every
         "all/excluded_patients": np.array([[excluded_patients]]),
         "all/quarantined_photos": np.array([[quarantined_photos]]),
     }
-    tables: dict[str, NDArray[Any]] = {SITES: np.ones(1, np.int64)}
+    tables: dict[str, NDArray[Any]] = {
+        SITES: np.ones(1, np.int64),
+        ELLIPSE_ONLY: np.array([int(ellipse_only)]),
+    }
     for family, table in counts.items():
         tables |= {f"{family}/counts": table.astype(np.int64), f"{family}/{RELEASED}": np.ones(1, np.int64)}
     return SiteStatistics(tables=tables)

@@ -22,6 +22,10 @@ from face2bone_model.metrics.estimate import NO_INTERVAL, Estimate
 RELEASED = "released"
 SITES = "sites"
 SITES_SPEC = TableSpec(name=SITES, shape=(1,), high=1)
+ELLIPSE_ONLY = "ellipse_only"
+"""1 where a site had no background network; pooled, the number of such sites."""
+SITE_FACTS = frozenset({SITES, ELLIPSE_ONLY})
+"""Tables about the site itself, which hold no patient and are never withheld."""
 SUM_TOLERANCE = 1e-5
 """How far a row of probabilities may be from summing to 1 (they come from float32 networks)."""
 

@@ -46,7 +46,7 @@ from face2bone_model.metrics.discrimination import (
     roc_points,
 )
 from face2bone_model.metrics.estimate import Estimate
-from face2bone_model.metrics.family import SITES, Released, read_family
+from face2bone_model.metrics.family import ELLIPSE_ONLY, SITES, Released, read_family
 from face2bone_model.metrics.grid import grids
 from face2bone_model.metrics.losses import LOSSES, brier, brier_osteoporosis, log_loss
 from face2bone_model.metrics.subgroup import ALL, groups, locate
@@ -118,6 +118,8 @@ class DescriptionSummary:
     patients_by_group_and_class: Mapping[str, Mapping[str, int] | None]
     excluded_patients: int | None
     quarantined_photos: int | None
+    ellipse_only_sites: int
+    """Sites without a background network."""
     withheld: tuple[str, ...]
     """Tables, such as `sex/classes`, that at least one site withheld: their counts are of the other sites only."""
 
@@ -252,6 +254,7 @@ def describe_summary(statistics: SiteStatistics, settings: EvaluationSettings) -
         patients_by_group_and_class={name: _named(CLASSES, row) for name, row in classes.items()},
         excluded_patients=_single(_counts(read("excluded_patients"))),
         quarantined_photos=_single(_counts(read("quarantined_photos"))),
+        ellipse_only_sites=int(statistics[ELLIPSE_ONLY][0]),
         withheld=withheld_families(statistics),
     )
 

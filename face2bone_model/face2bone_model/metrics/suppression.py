@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2bone_model.contract.statistics import SiteStatistics
-from face2bone_model.metrics.family import RELEASED, SITES
+from face2bone_model.metrics.family import RELEASED, SITE_FACTS, SITES
 
 
 def suppress(statistics: SiteStatistics, *, min_cell: int) -> SiteStatistics:
@@ -58,6 +58,6 @@ def _family(name: str) -> str:
 
 
 def _has_small_cell(name: str, table: NDArray[Any], min_cell: int) -> bool:
-    if name == SITES or name.endswith(f"/{RELEASED}") or not np.issubdtype(table.dtype, np.integer):
+    if name in SITE_FACTS or name.endswith(f"/{RELEASED}") or not np.issubdtype(table.dtype, np.integer):
         return False
     return bool(((table > 0) & (table < min_cell)).any())

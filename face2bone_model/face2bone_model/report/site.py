@@ -17,6 +17,8 @@ from face2bone_model.report.render import render, write_page
 from face2bone_model.report.tables import Cell, Column, Table
 
 PAGE, RECORD = "site.html", "site.json"
+PRIVATE_STEPS, NOT_LOOKED_AT = "noisy steps", "not looked at"
+"""In place of epochs and loss of a private round: a loss on the patients would lie outside the accounting."""
 SHOWN_DIGEST = 16
 """Hexadecimal digits of a receipt's digest on the page; the JSON holds all 64."""
 
@@ -53,6 +55,7 @@ class LocalRound:
 
     number: int
     epochs: int
+    """0 for a private round, which counts noisy steps."""
     train_loss: float
     """Mean loss of the last local epoch."""
     seconds: float
@@ -198,7 +201,10 @@ def _quarantine_table(preparation: Preparation) -> Table:
     return Table(
         title="Photos in quarantine",
         columns=(Column("Reason"), Column("Photos", "number"), Column("Of all photos", "number")),
-        rows=[(reason, count(number), share(number, preparation.photos, 1)) for reason, number in by_number],
+        rows=[
+            (reason.replace("_", " "), count(number), share(number, preparation.photos, 1))
+            for reason, number in by_number
+        ],
     )
 
 
@@ -206,8 +212,8 @@ def _round_table(rounds: Sequence[LocalRound]) -> Table:
     rows = [
         (
             str(entry.number),
-            str(entry.epochs),
-            decimal(entry.train_loss, 3),
+            str(entry.epochs) if entry.epochs else PRIVATE_STEPS,
+            decimal(entry.train_loss, 3) if entry.epochs else NOT_LOOKED_AT,
             f"{entry.seconds:.0f}\N{NO-BREAK SPACE}s",
             epsilon(entry.epsilon_after) if entry.epsilon_after > 0 else "",
         )

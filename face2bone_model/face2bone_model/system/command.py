@@ -36,9 +36,9 @@ def _fail(error: Face2BoneError) -> None:
         print_json({"error": error.code, "what": error.what, "mend": error.mend})
     console = Console(stderr=True, highlight=False)
     console.print(f"[bold red]error {error.code}[/]", end=" ")
-    console.print(error.what, markup=False)
+    console.print(error.what, markup=False, soft_wrap=True)
     if error.mend:
-        console.print(error.mend, markup=False)
+        console.print(error.mend, markup=False, soft_wrap=True)
     sys.exit(error.code)
 
 

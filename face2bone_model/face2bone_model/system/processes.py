@@ -1,6 +1,7 @@
 """Child processes: started with a log each, watched, and stopped together with whatever they started."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +16,9 @@ import psutil
 from face2bone_model.contract.errors import ProcessError
 
 STOP_SECONDS = 15.0
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
 
 QUIET_FLOWER = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -49,7 +53,10 @@ class Child:
 
 
 def start(name: str, command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> Child:
-    """Start a process in a group of its own, its output appended to `log`."""
+    """Start a process in a group of its own, its output appended to `log`.
+
+    On Linux the kernel tells it to end when we end, however we end, so that a killed command leaves nothing running.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603  # our own command lines
@@ -59,8 +66,14 @@ def start(name: str, command: Sequence[str], *, log: Path, environment: Mapping[
             stderr=subprocess.STDOUT,
             env={**os.environ, **QUIET_FLOWER, "PATH": _path(), **environment},
             start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  # one system call, loaded before the fork
         )
     return Child(name, process, log)
+
+
+def _end_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _path() -> str:
