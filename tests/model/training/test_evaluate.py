@@ -23,7 +23,9 @@ def test_a_patient_gets_the_mean_of_the_softmax_of_each_photo(make_cohort, model
     model.eval()
     for patient, rows in enumerate(cohort.photo_rows):
         clinical = torch.from_numpy(cohort.clinical[[patient]])
-        photos = [model(torch.from_numpy(cohort.features_of(rows[[i]])), clinical) for i in range(len(rows))]
+        photos = [
+            model(torch.from_numpy(cohort.features_of(rows[[i]])).float(), clinical) for i in range(len(rows))
+        ]
         expected.append(torch.cat(photos).detach().double().softmax(dim=1).mean(dim=0).numpy())
     probabilities = predict(model, cohort, device="cpu")
     assert probabilities.dtype == np.float64
