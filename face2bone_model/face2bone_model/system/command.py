@@ -12,6 +12,10 @@ from face2bone_model.contract.errors import Face2BoneError, UnexpectedError
 INTERRUPTED = 130
 
 
+EXIT_STATUS = "Exit status: 0 when done; otherwise the number of the error, explained in docs/exit-codes."
+"""Closes the manual page of every command."""
+
+
 def run_command(app: typer.Typer) -> None:
     """Run a command line; turn every failure into a numbered sentence on standard error.
 
