@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -41,6 +42,24 @@ def run(command: list[str], *, timeout: float = 900) -> subprocess.CompletedProc
         stdin=subprocess.DEVNULL,
         env=environment,
     )
+
+
+def start_client(folder: Path) -> subprocess.Popen[bytes]:
+    """`f2b-client start` in the background."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*CLIENT, "start", "--site", str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def run_demo(out: Path, *options: str, timeout: float = 900) -> Demo:

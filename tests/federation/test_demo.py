@@ -9,7 +9,7 @@ import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from federation_runs import PATIENTS, ROUNDS, Demo, run_demo
+from federation_runs import CLIENT, PATIENTS, ROUNDS, SERVER, Demo, free_port, run, run_demo, start_client
 
 from f2b_client.receipts import Receipt, read_receipts, verify_receipts
 from f2b_server.checkpoint import load_history
@@ -147,9 +147,33 @@ def test_running_it_again_trains_nothing_and_charges_nothing(
 
 
 def test_other_options_in_the_same_folder_are_refused_in_a_sentence(demo: Demo) -> None:
-    from federation_runs import SERVER, run
-
     done = run([*SERVER, "demo", "--out", str(demo.out), "--patients", "77"])
     assert done.returncode == 2
     assert "other options" in done.stderr
     assert "--fresh" in done.stderr
+
+
+def test_the_same_study_runs_by_hand_with_the_commands_of_the_guides(
+    again: tuple[dict[str, tuple[Receipt, ...]], int, Demo], tmp_path: Path
+) -> None:
+    """`f2b-server train` at the centre, `f2b-client start`, `status` and `stop` at each hospital, over TLS."""
+    demo = again[2]
+    address = f"127.0.0.1:{free_port()}"
+    for site in SITES:
+        kit = tmp_path / f"{site}.zip"
+        options = ["--address", address, "--out", str(kit)]
+        assert run([*SERVER, "enrol", str(demo.study), site, *options]).returncode == 0
+        assert run([*CLIENT, "join", str(kit), "--site", str(demo.site(site))]).returncode == 0
+    clients = [start_client(demo.site(site)) for site in SITES]
+    try:
+        done = run([*SERVER, "train", str(demo.study), "--address", address, "--json"])
+        assert done.returncode == 0, done.stderr[-2000:]
+        status = json.loads(run([*CLIENT, "status", "--site", str(demo.site("harbour")), "--json"]).stdout)
+        assert status["supervisor"]["doing"] == "connected"
+        assert status["last_sent"]["kind"] == "repeat"
+    finally:
+        for site in SITES:
+            run([*CLIENT, "stop", "--site", str(demo.site(site))])
+    assert [client.wait(timeout=60) for client in clients] == [0, 0, 0]
+    assert Path(json.loads(done.stdout)["page"]).exists()
+    assert run([*CLIENT, "report", "--site", str(demo.site("harbour")), "--json"]).returncode == 0
