@@ -28,19 +28,21 @@ def print_summary(result: DemoResult, folder: StudyFolder) -> None:
     summary = evaluation_report(pool(load_statistics(folder, "evaluate")), study.evaluation)
     console = Console(highlight=False)
     console.print(_figures(summary))
-    sites = Table("hospital", "privacy spent", "bytes each round", "page", title="Hospitals")
-    for site, page in result.site_pages.items():
+    sites = Table("hospital", "privacy spent", "bytes each round", title="Hospitals")
+    for site in result.site_pages:
         sent = [
             record.contributions[site].bytes_received for record in history if site in record.contributions
         ]
         spent = result.epsilon.get(site, 0.0)
-        sites.add_row(site, f"ε = {spent:.2f}" if spent else "off", f"{max(sent, default=0):,}", str(page))
+        sites.add_row(site, f"ε = {spent:.2f}" if spent else "off", f"{max(sent, default=0):,}")
     console.print(sites)
     console.print(
         f"{result.rounds} rounds, {result.faults} faults, {result.seconds:.0f} s, "
         f"at most {result.peak_memory_bytes / 2**30:.1f} GiB of memory in all."
     )
-    console.print(f"Study page: [bold]{result.study_page}[/]")
+    for site, page in result.site_pages.items():
+        console.print(f"{site}: {page}", soft_wrap=True)
+    console.print(f"Study page: [bold]{result.study_page}[/]", soft_wrap=True)
 
 
 def _figures(summary: EvaluationSummary) -> Table:
