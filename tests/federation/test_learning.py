@@ -31,7 +31,7 @@ PATIENTS, ROUNDS = 300, 10
 BOOTSTRAPS = 2000
 KEPT = Path(__file__).parents[2] / ".cache" / "learning"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 
 @dataclass(frozen=True)
