@@ -33,7 +33,7 @@ test: setup $(F2B_WEIGHTS)/u2netp.onnx  ## the tests, on two processes, with cov
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 test-slow: setup $(F2B_WEIGHTS)/u2netp.onnx ## the long checks: learning compared with pooled data and with single hospitals
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow $(TESTS)
 
 bench: setup     ## speed and size, as ratios
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
