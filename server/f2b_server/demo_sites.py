@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from face2bone_model.contract.errors import Face2BoneError, ProcessError, error_types
+from face2bone_model.contract.errors import DeadlineError, Face2BoneError, ProcessError, error_types
 from face2bone_model.system.files import write_atomic
 from face2bone_model.system.processes import QUIET_FLOWER, Child, start
 
 CLIENT = (sys.executable, "-m", "f2b_client.cli")
+COMMAND_SECONDS = 1800.0
+"""The longest is fetching the weights."""
 
 SYNTHETIC_POLICY = """\
 # Policy of a rendered hospital: nobody to protect, so small cells may leave. A real hospital keeps min_cell = 11.
@@ -96,15 +98,23 @@ def run_client(arguments: list[str], environment: Mapping[str, str]) -> Any:
 
     Raises:
         Face2BoneError: it failed; the error carries its number and sentence.
+        DeadlineError: it did not end in time.
     """
-    done = subprocess.run(  # noqa: S603  # our own command line
-        [*CLIENT, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **QUIET_FLOWER, **environment},
-    )
+    try:
+        done = subprocess.run(  # noqa: S603  # our own command line
+            [*CLIENT, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **QUIET_FLOWER, **environment},
+            timeout=COMMAND_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeadlineError(
+            f"`f2b-client {arguments[0]}` took longer than {COMMAND_SECONDS:.0f} s.",
+            "Run the demo again: it goes on.",
+        ) from error
     try:
         result = json.loads(done.stdout)
     except ValueError as error:

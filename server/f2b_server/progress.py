@@ -21,7 +21,6 @@ class Progress:
     waiting_for: tuple[str, ...] = ()
     deadline: float = 0.0
     """Seconds since 1970 when the wait ends."""
-    validation_auc: float | None = None
     code: int = 0
     sentence: str = ""
     at: float = 0.0

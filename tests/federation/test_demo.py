@@ -11,10 +11,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from federation_runs import CLIENT, PATIENTS, ROUNDS, SERVER, Demo, free_port, run, run_demo, start_client
 
+from f2b_client.prepare import load_prepared
 from f2b_client.receipts import Receipt, read_receipts, verify_receipts
+from f2b_client.settings import SiteFolder
+from f2b_server.aggregate import pool
 from f2b_server.checkpoint import load_history
 from f2b_server.results import load_statistics
 from f2b_server.settings import StudyFolder
+from face2bone_model.contract.keys import Split
+from face2bone_model.contract.study import load_study
+from face2bone_model.metrics.summary import evaluation_report
 
 SITES = ("harbour", "hilltop", "riverside")
 FULL_STATE_DICT_BYTES = 94_150_000
@@ -127,6 +133,11 @@ def test_no_patient_identifier_and_no_path_of_a_hospital_is_at_the_centre(demo: 
 def test_the_pooled_evaluation_counts_every_held_out_patient_once(demo: Demo) -> None:
     statistics = load_statistics(StudyFolder(demo.study), "evaluate")
     assert set(statistics) == set(SITES)
+    settings = load_study(demo.study / "study.toml").evaluation
+    held_out = [load_prepared(SiteFolder(demo.site(site))).cohort.select(Split.TEST) for site in SITES]
+    assert evaluation_report(pool(statistics), settings).groups["all"].n == sum(
+        c.num_patients for c in held_out
+    )
 
 
 @pytest.fixture(scope="module")
