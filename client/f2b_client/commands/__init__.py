@@ -1,0 +1,1 @@
+"""The commands of `f2b-client`, a file for each thing a hospital does."""

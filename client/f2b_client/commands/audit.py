@@ -1,0 +1,5 @@
+"""Commands that show what left and what it cost: egress, privacy."""
+
+import typer
+
+COMMANDS = typer.Typer()

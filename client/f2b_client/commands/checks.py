@@ -1,0 +1,5 @@
+"""Commands that look for trouble before it happens: doctor."""
+
+import typer
+
+COMMANDS = typer.Typer()

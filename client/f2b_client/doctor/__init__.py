@@ -1,0 +1,1 @@
+"""The doctor: every check that a hospital can make before round 0."""
