@@ -86,6 +86,29 @@ def check_update(update: Update, signature: ModelSignature, validation_schema: S
     check_statistics(update.validation, validation_schema)
 
 
+def check_step(
+    vector: NDArray[np.float32], received: NDArray[np.float32] | None, max_update_norm: float
+) -> None:
+    """Refuse an update that lies farther from the model received than the study permits.
+
+    Args:
+        vector: what would leave, shape (signature.size,).
+        received: the global model of the request, of the same shape.
+        max_update_norm: of the study, L2.
+
+    Raises:
+        EgressError: there is no model to compare with, or the step is too long or not a number.
+    """
+    if received is None or received.shape != vector.shape:
+        raise EgressError("The update cannot be compared with a model: the request carried none of its size.")
+    length = float(np.linalg.norm(vector.astype(np.float64) - received))
+    if not length <= max_update_norm:  # so that NaN is refused too
+        raise EgressError(
+            f"The update is a step of length {length:.3g}; the study permits {max_update_norm:g}.",
+            "Lower the learning rate, or look for broken labels at this site.",
+        )
+
+
 def _in_range(value: object) -> bool:
     """Whether it is a number from 0 to `LARGEST_NUMBER`; NaN and infinity are not, nor is a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST_NUMBER

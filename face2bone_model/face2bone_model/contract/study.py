@@ -49,6 +49,8 @@ class TrainingSettings:
     """Local epochs without a better validation loss before a site stops its round early."""
     loss: Literal["cross_entropy", "ordinal"] = "cross_entropy"
     class_weights: bool = True
+    max_update_norm: float = 100.0
+    """Longest step (L2 distance from the model received) that a site lets out. A refused update stays at the site."""
     strategy: Literal["fedavg"] = "fedavg"
     min_sites: int = 2
     seed: int = 0
