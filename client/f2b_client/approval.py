@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from f2b_client.settings import Policy, SiteFolder
-from face2bone_model.contract.errors import NotApprovedError
+from f2b_client.study_words import against_policy, differences, plain_words
+from face2bone_model.contract.errors import NotApprovedError, ProtocolError
+from face2bone_model.contract.keys import PROTOCOL_VERSION
 from face2bone_model.contract.study import Study, load_study
 from face2bone_model.system.files import write_atomic
 
@@ -16,14 +18,42 @@ class Approval:
     study: Study
     study_hash: str
     sentences: tuple[str, ...]
+    warnings: tuple[str, ...]
+    """Where the study asks for more than policy.toml permits."""
+    changes: tuple[str, ...]
+    """What differs from the version of this study that was approved last; empty where there was none."""
 
 
 def approve(folder: SiteFolder, study_path: Path, policy: Policy) -> Approval:
-    """Record that this hospital takes part in the study, exactly as written."""
+    """Record that this hospital takes part in the study, exactly as written.
+
+    Raises:
+        SettingsError: the file is not a study.
+        ProtocolError: the study needs another version of face2bone.
+    """
     study = load_study(study_path)
-    approval = Approval(study, study.hash(), plain_words(study, policy))
+    if study.protocol != PROTOCOL_VERSION:
+        raise ProtocolError(
+            f"{study_path} speaks protocol {study.protocol}, this client {PROTOCOL_VERSION}.",
+            "Install the face2bone version the study names.",
+        )
+    before = _approved_before(folder, study)
+    approval = Approval(
+        study,
+        study.hash(),
+        plain_words(study, policy),
+        against_policy(study, policy),
+        differences(before, study) if before else (),
+    )
     write_atomic(folder.approved / f"{approval.study_hash}.toml", study_path.read_bytes())
     return approval
+
+
+def _approved_before(folder: SiteFolder, study: Study) -> Study | None:
+    """The version of the same study that was approved last."""
+    paths = sorted(folder.approved.glob("*.toml"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    versions = (load_study(path) for path in paths)
+    return next((one for one in versions if one.name == study.name and one != study), None)
 
 
 def revoke(folder: SiteFolder, study_hash: str) -> None:
@@ -61,39 +91,3 @@ def _find(folder: SiteFolder, study_hash: str) -> Path:
             "Read it and run `f2b-client approve study.toml`.",
         )
     return path
-
-
-def plain_words(study: Study, policy: Policy) -> tuple[str, ...]:
-    """What will be computed, what will leave, how often, and at what cost, in sentences a person can check."""
-    training, evaluation = study.training, study.evaluation
-    private = study.privacy.required or policy.privacy.require_dp
-    return (
-        f"Study '{study.name}': {study.question}",
-        f"Hospitals invited: {', '.join(study.sites)}.",
-        f"Your photos pass a frozen network here, once. A small network ({study.model.head.upper()} head, "
-        f"inputs: {study.model.inputs}) is trained here in up to {training.rounds} rounds of "
-        f"{training.local_epochs} passes over your training patients.",
-        "What leaves, and nothing else: once, counts of patients by split, class, sex and age band; each round, "
-        "the small network's numbers with counts and score sums of your validation patients; at the end, counts "
-        "and score sums of your held-out patients.",
-        f"Tables with a cell of 1 to {max(evaluation.min_cell, policy.release.min_cell) - 1} patients stay here.",
-        _privacy_sentence(study, policy) if private else _no_privacy_sentence(),
-        "No face, embedding, score of a patient, file name or error text leaves.",
-    )
-
-
-def _privacy_sentence(study: Study, policy: Policy) -> str:
-    limit = min(study.privacy.epsilon, policy.privacy.epsilon_limit)
-    delta = min(study.privacy.delta, policy.privacy.delta_limit)
-    return (
-        f"Training is differentially private per patient: at most epsilon {limit:g} at delta "
-        f"{delta:g} for the trained numbers. Counts and sums are protected by the minimum cell, "
-        "not by epsilon."
-    )
-
-
-def _no_privacy_sentence() -> str:
-    return (
-        "Training is NOT differentially private: a determined coordinator could learn something about single "
-        "training patients. Set require_dp = true in policy.toml to change this."
-    )

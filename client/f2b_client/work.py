@@ -18,11 +18,12 @@ from f2b_client.settings import Policy, SiteFolder, load_compute_settings, load_
 from face2bone_model.contract.errors import (
     CohortError,
     Face2BoneError,
+    ProtocolError,
     RequestError,
     SignatureError,
     UnexpectedError,
 )
-from face2bone_model.contract.keys import Phase, Split
+from face2bone_model.contract.keys import PROTOCOL_VERSION, Phase, Split
 from face2bone_model.contract.payload import digest
 from face2bone_model.contract.request import Request, read_request
 from face2bone_model.contract.statistics import SiteStatistics
@@ -37,6 +38,7 @@ from face2bone_model.metrics.evaluation import (
     validation_schema,
     validation_update,
 )
+from face2bone_model.metrics.schemas import statistics_signature
 from face2bone_model.models.face2bone import build_model
 from face2bone_model.models.parameters import load_trainable, trainable_tensors
 from face2bone_model.training.evaluate import predict
@@ -71,8 +73,7 @@ class StudyWork:
 
     def answer(self, request: Request, on_progress: OnProgress) -> Release:
         """Do what the request asks and pass the result through the gate."""
-        if request.signature_digest != self.signature.digest():
-            raise SignatureError(*self._difference())
+        self._check(request)
         match request.phase:
             case Phase.DESCRIBE:
                 return self._describe(request)
@@ -80,6 +81,33 @@ class StudyWork:
                 return self._train(request, on_progress)
             case Phase.EVALUATE:
                 return self._evaluate(request, on_progress)
+
+    def _check(self, request: Request) -> None:
+        """Refuse what the approved study does not declare, before any work is done."""
+        study = self.study
+        if study.protocol != PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"The study speaks protocol {study.protocol}, this client {PROTOCOL_VERSION}.",
+                "Install the face2bone version the study names.",
+            )
+        if request.phase not in study.phases:
+            raise RequestError(f"The approved study has no phase '{request.phase}'.")
+        if not _round_of(request, study):
+            raise RequestError(
+                f"The approved study has no round {request.round} of '{request.phase}'.",
+                f"It has {study.training.rounds} rounds.",
+            )
+        if study.statistics_signature not in ("", statistics_signature(study.evaluation)):
+            raise SignatureError(
+                "The study's statistics are not those of this client's version.",
+                "Compare the face2bone versions of both sides.",
+            )
+        self._check_signature(request)
+
+    def _check_signature(self, request: Request) -> None:
+        ours = self.signature.digest()
+        if request.signature_digest != ours or self.study.model_signature not in ("", ours):
+            raise SignatureError(*self._difference())
 
     def _difference(self) -> tuple[str, str]:
         ours, theirs = self.prepared.trunk_digest, self.study.trunk_digest
@@ -136,7 +164,7 @@ class StudyWork:
             segment=result.segment,
         )
         seconds, spent = time.monotonic() - began, self.gate.ledger.spent(self.gate.delta(self.study))
-        keep_round(self.gate.folder, request.round, result, seconds=seconds, epsilon_after=spent)
+        keep_round(self.gate.folder, request, result, seconds=seconds, epsilon_after=spent)
         return release
 
     def _train_locally(
@@ -183,7 +211,7 @@ class StudyWork:
         statistics = evaluation_update(
             self.study.evaluation, self._predict(cohort), cohort.labels, cohort.female, cohort.ages
         )
-        keep_evaluation(self.gate.folder, self.study, request.round, statistics)
+        keep_evaluation(self.gate.folder, request, statistics)
         return statistics
 
     def _predict(self, cohort: Cohort) -> NDArray[np.float64]:
@@ -206,6 +234,13 @@ class StudyWork:
         if not self.gate.private(self.study):
             return None
         return plan_privacy(self.gate.privacy_terms(self.study), num_patients, self.study.training)
+
+
+def _round_of(request: Request, study: Study) -> bool:
+    """Whether the study has this round: 0 to describe, 1 to the last to train and to evaluate."""
+    if request.phase is Phase.DESCRIBE:
+        return request.round == 0
+    return 1 <= request.round <= study.training.rounds
 
 
 def site_seed(study: Study, site: str, round_number: int) -> int:

@@ -9,10 +9,15 @@ from importlib.resources import files
 from string import Template
 
 from f2b_server.certificates import make_ca
+from f2b_server.checkpoint import finished_rounds, load_initial
 from f2b_server.settings import StudyFolder
 from face2bone_model.contract.errors import ProcessError, SettingsError
+from face2bone_model.contract.payload import decode
 from face2bone_model.contract.study import Study, load_study
+from face2bone_model.metrics.schemas import statistics_signature
 from face2bone_model.system.files import write_atomic
+
+INITIAL_SECONDS = 600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,26 +58,68 @@ def write_study(folder: StudyFolder, new: NewStudy) -> Study:
 
 
 def complete_study(folder: StudyFolder) -> Study:
-    """Make what a study needs besides its text, where missing: the CA and the initial model.
+    """Make what a study needs besides its text, where missing: the CA, the initial model, the two signatures.
 
     Raises:
-        SettingsError: study.toml cannot be used.
+        SettingsError: study.toml cannot be used, or names another model or other statistics than its settings give.
         ProcessError: the initial model could not be made.
     """
     study = load_study(folder.study)
     make_ca(folder.ca, study.name)
+    if not _initial_is_of(folder, study):
+        _make_initial(folder)
+    _, signature = load_initial(folder)
+    signatures = {
+        "model_signature": signature.digest(),
+        "statistics_signature": statistics_signature(study.evaluation),
+    }
+    for name, value in signatures.items():
+        _sign(folder, name, getattr(study, name), value)
+    return load_study(folder.study)
+
+
+def _initial_is_of(folder: StudyFolder, study: Study) -> bool:
+    """Whether the starting model is there and follows from the study as it is written now."""
     if not folder.initial.exists():
-        command = [
-            sys.executable,
-            "-m",
-            "face2bone_model.models.initial",
-            str(folder.study),
-            str(folder.initial),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
-        if done.returncode != 0:
-            raise ProcessError(f"The initial model could not be made: {done.stderr.strip()[-500:]}")
-    return study
+        return False
+    _, header = decode(folder.initial.read_bytes())
+    same = header.get("settings") == study.model_digest()
+    if not same and finished_rounds(folder):
+        raise SettingsError(
+            f"{folder.study} was changed after round 1: the model is another one.",
+            "Put it back, or begin the new study in a folder of its own.",
+        )
+    return same
+
+
+def _make_initial(folder: StudyFolder) -> None:
+    command = [sys.executable, "-m", "face2bone_model.models.initial", str(folder.study), str(folder.initial)]
+    try:
+        done = subprocess.run(  # noqa: S603  # our own command
+            command, capture_output=True, text=True, check=False, timeout=INITIAL_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ProcessError(
+            f"The initial model was not made within {INITIAL_SECONDS} s.",
+            "Try again when the machine is less busy.",
+        ) from error
+    if done.returncode != 0:
+        raise ProcessError(f"The initial model could not be made: {done.stderr.strip()[-500:]}")
+
+
+def _sign(folder: StudyFolder, name: str, written: str, value: str) -> None:
+    """Fill an empty signature in; refuse one that is not what the settings give."""
+    if written == value:
+        return
+    blank = f'{name} = ""'
+    text = folder.study.read_text(encoding="utf-8")
+    if written:
+        raise SettingsError(
+            f"{folder.study}: '{name}' is {written[:12]}…, the study's settings give {value[:12]}….",
+            f"If the settings are meant, write {blank} and check again: it becomes another study.",
+        )
+    if blank in text:
+        write_atomic(folder.study, text.replace(blank, f'{name} = "{value}"', 1).encode())
 
 
 def _quoted(text: str) -> str:

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from f2b_client.approval import approve, approved_studies, approved_study, plain_words, revoke
+from f2b_client.approval import approve, approved_studies, approved_study, revoke
 from f2b_client.settings import Policy, PrivacyPolicy, ReleasePolicy, SiteFolder
-from face2bone_model.contract.errors import NotApprovedError, SettingsError
+from f2b_client.study_words import plain_words
+from face2bone_model.contract.errors import NotApprovedError, ProtocolError, SettingsError
 from face2bone_model.contract.study import load_study
 
 TEXT = """
@@ -105,3 +106,34 @@ def test_plain_words_say_so_where_training_is_not_private(study_path):
     assert "NOT differentially private" in " ".join(plain_words(study, Policy()))
     private = replace(study, privacy=replace(study.privacy, required=True))
     assert "at most epsilon 8 " in " ".join(plain_words(private, Policy()))
+
+
+def test_a_first_approval_has_nothing_to_compare_with(folder, study_path):
+    assert approve(folder, study_path, Policy()).changes == ()
+    assert approve(folder, study_path, Policy()).changes == ()
+
+
+def test_a_changed_study_is_refused_until_it_is_approved_again_and_then_shows_what_changed(
+    folder, study_path
+):
+    first = approve(folder, study_path, Policy())
+    study_path.write_text(TEXT.replace("min_cell = 6", "min_cell = 2"), encoding="utf-8")
+    changed = load_study(study_path)
+    with pytest.raises(NotApprovedError):
+        approved_study(folder, changed.hash())
+    second = approve(folder, study_path, Policy())
+    assert second.changes == ("[evaluation] min_cell: was 6, is 2 (tables with other small cells leave).",)
+    assert approved_study(folder, first.study_hash).evaluation.min_cell == 6
+
+
+def test_the_comparison_is_with_the_same_study_not_with_another(folder, study_path):
+    approve(folder, study_path, Policy())
+    study_path.write_text(TEXT.replace('"Bones"', '"Hips"'), encoding="utf-8")
+    assert approve(folder, study_path, Policy()).changes == ()
+
+
+def test_a_study_of_another_protocol_is_not_approved(folder, study_path):
+    study_path.write_text("protocol = 99\n" + TEXT, encoding="utf-8")
+    with pytest.raises(ProtocolError, match="99"):
+        approve(folder, study_path, Policy())
+    assert approved_studies(folder) == ()

@@ -12,6 +12,7 @@ from face2bone_model.contract.payload import encode
 from face2bone_model.contract.reply import (
     UPDATE_NUMBERS,
     ErrorReply,
+    check_step,
     check_update,
     error_content,
     read_reply,
@@ -163,3 +164,28 @@ def test_validation_sums_of_an_update_are_checked_too():
     tables = {**TABLES.tables, "all/names": np.array([1])}
     with pytest.raises(EgressError, match="all/names"):
         check_update(an_update(validation=SiteStatistics(tables=tables)), SIGNATURE, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("length", "limit", "leaves"), [(5.0, 5.0, True), (5.001, 5.0, False), (0.0, 0.0, True)]
+)
+def test_a_step_longer_than_the_study_permits_does_not_leave(length, limit, leaves):
+    received = np.full(4, 7, np.float32)
+    vector = received + np.array([0.6, 0, 0.8, 0], np.float32) * length
+    if leaves:
+        check_step(vector, received, limit + 1e-5)
+    else:
+        with pytest.raises(EgressError, match="step of length 5"):
+            check_step(vector, received, limit)
+
+
+@pytest.mark.parametrize("received", [None, np.zeros(3, np.float32)])
+def test_a_step_from_no_model_does_not_leave(received):
+    with pytest.raises(EgressError, match="cannot be compared"):
+        check_step(np.zeros(4, np.float32), received, 1.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_a_step_that_is_not_a_number_or_huge_does_not_leave(value):
+    with pytest.raises(EgressError):
+        check_step(np.full(4, value, np.float32), np.zeros(4, np.float32), 1e6)

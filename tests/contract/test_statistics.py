@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from face2bone_model.contract.errors import EgressError
-from face2bone_model.contract.statistics import SiteStatistics, TableSpec, check_statistics
+from face2bone_model.contract.statistics import SiteStatistics, TableSpec, check_statistics, schema_digest
 
 SCHEMA = (
     TableSpec(name="counts", shape=(2, 3)),
@@ -96,3 +96,21 @@ def test_sums_merge_table_by_table_and_in_any_order(one, other):
 def test_statistics_of_different_schemas_do_not_merge(statistics):
     with pytest.raises(ValueError, match="different schemas"):
         _ = statistics + changed(statistics, "more", np.ones(1))
+
+
+SPEC = TableSpec(name="n", shape=(2,))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        TableSpec(name="m", shape=(2,)),
+        TableSpec(name="n", shape=(3,)),
+        TableSpec(name="n", shape=(2,), dtype="float64"),
+        TableSpec(name="n", shape=(2,), high=5),
+        TableSpec(name="n", shape=(2,), low=-1),
+    ],
+)
+def test_the_digest_of_a_schema_follows_everything_a_table_declares(other):
+    assert schema_digest([SPEC]) != schema_digest([other])
+    assert schema_digest([SPEC, other]) == schema_digest([other, SPEC])

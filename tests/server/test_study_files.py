@@ -9,6 +9,7 @@ from f2b_server.settings import StudyFolder
 from f2b_server.study_files import NewStudy, complete_study, write_study
 from face2bone_model.contract.errors import ProcessError, SettingsError
 from face2bone_model.contract.study import load_study
+from face2bone_model.metrics.schemas import statistics_signature
 
 NEW = NewStudy(name="Bones", question="Can a face tell?", sites=["harbour", "hilltop-2"], trunk_name="random",
                trunk_digest="00", rounds=4, min_cell=6)  # fmt: skip
@@ -83,3 +84,45 @@ def test_a_model_that_cannot_be_made_is_said_and_leaves_no_file(tmp_path):
     with pytest.raises(ProcessError, match="initial model could not be made"):
         complete_study(folder)
     assert not folder.initial.exists()
+
+
+def test_completing_fills_in_what_the_hash_must_cover_and_only_once(tmp_path):
+    folder = StudyFolder(tmp_path)
+    assert write_study(folder, NEW).model_signature == ""
+    study = complete_study(folder)
+    assert study.model_signature == load_initial(folder)[1].digest()
+    assert study.statistics_signature == statistics_signature(study.evaluation)
+    assert complete_study(folder).hash() == study.hash()
+
+
+@pytest.mark.parametrize("name", ["model_signature", "statistics_signature"])
+def test_a_signature_that_is_not_of_these_settings_is_refused(tmp_path, name):
+    folder = StudyFolder(tmp_path)
+    write_study(folder, NEW)
+    text = folder.study.read_text(encoding="utf-8").replace(f'{name} = ""', f'{name} = "ffff"')
+    folder.study.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=name):
+        complete_study(folder)
+
+
+def test_a_model_made_for_earlier_settings_is_made_again(tmp_path):
+    folder = StudyFolder(tmp_path)
+    write_study(folder, NEW)
+    before = complete_study(folder)
+    text = folder.study.read_text(encoding="utf-8")
+    text = text.replace('head = "kan"', 'head = "linear"').replace(before.model_signature, "")
+    folder.study.write_text(text, encoding="utf-8")
+    after = complete_study(folder)
+    assert after.model_signature == load_initial(folder)[1].digest() != before.model_signature
+
+
+def test_a_model_is_not_changed_under_finished_rounds(tmp_path):
+    folder = StudyFolder(tmp_path)
+    write_study(folder, NEW)
+    complete_study(folder)
+    (folder.rounds / "001").mkdir(parents=True)
+    (folder.rounds / "001" / "record.json").write_text("{}", encoding="utf-8")
+    text = folder.study.read_text(encoding="utf-8").replace('head = "kan"', 'head = "linear"')
+    folder.study.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match="changed after round 1"):
+        complete_study(folder)

@@ -53,7 +53,8 @@ def approve(
 ) -> None:
     """Say in plain words what a study computes here and what leaves, and record the approval of exactly that.
 
-    Requests of any other study, or of this one with a single setting changed, are refused.
+    Requests of any other study, or of this one with a single setting changed, are refused. A changed study is shown
+    with what changed since the version approved last; it is refused until it is approved again.
 
     Example: `f2b-client approve joined/study.toml`; to take it back, the same with `--revoke`
     """
@@ -69,10 +70,22 @@ def approve(
     approved = approval.approve(folder, study, load_policy(folder))
     if as_json:
         print_json(
-            {"study": approved.study.name, "hash": approved.study_hash, "sentences": approved.sentences}
+            {
+                "study": approved.study.name,
+                "hash": approved.study_hash,
+                "sentences": approved.sentences,
+                "warnings": approved.warnings,
+                "changes": approved.changes,
+            }
         )
         return
     console = Console(highlight=False)
     for sentence in approved.sentences:
         console.print(f"• {sentence}", markup=False)
+    for warning in approved.warnings:
+        console.print(f"! {warning}", style="yellow", markup=False)
+    if approved.changes:
+        console.print("\nSince the version of this study that you approved last:")
+    for change in approved.changes:
+        console.print(f"• {change}", markup=False)
     console.print(f"\nApproved: {approved.study_hash}")

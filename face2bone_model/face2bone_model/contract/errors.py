@@ -12,13 +12,13 @@
     +-- EgressError          30   the gate refused to let something out
     +-- BudgetError          31   the privacy budget does not cover the next release
     +-- CohortError          32   too few patients to train or evaluate
-    +-- RecordsError         33   receipts and ledger were changed or do not agree
+    +-- RecordsError         33   receipts and ledger were changed, cut short, or do not agree
     +-- EnrolmentError       40   keys, certificates or the kit do not fit together
     +-- QuorumError          41   too few sites answered a round
     +-- DeadlineError        42   a wait reached its deadline
     +-- ProcessError         43   a process we started ended when it should not
     +-- DoctorWarningError   50   the doctor warned and found no failure
-    +-- DoctorFailureError   51   the doctor found something that must be mended
+    +-- DoctorFailureError   51   the doctor found something that must be mended before round 0
     +-- UnexpectedError      99   a fault of ours
 
 The number is the process's exit code and the only thing that leaves a hospital when a request fails: the

@@ -4,8 +4,10 @@ A table is an integer or float array whose meaning is fixed by its `TableSpec`. 
 addition; nothing per patient fits into a table that its schema has checked.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +42,12 @@ class SiteStatistics:
         return SiteStatistics(
             tables={name: table + other.tables[name] for name, table in self.tables.items()}
         )
+
+
+def schema_digest(schema: Sequence[TableSpec]) -> str:
+    """SHA-256 over names, shapes, dtypes and ranges of the tables, in the order of their names."""
+    tables = sorted((asdict(spec) for spec in schema), key=lambda spec: str(spec["name"]))
+    return hashlib.sha256(json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_statistics(statistics: SiteStatistics, schema: Sequence[TableSpec]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from face2bone_model.contract.errors import SettingsError
+from face2bone_model.contract.keys import PROTOCOL_VERSION
 from face2bone_model.contract.settings_table import read_settings
 
 
@@ -114,6 +115,14 @@ class Study:
     """What the trunk is called, such as `facenet-casia-webface`, or `random` for seeded random weights."""
     trunk_digest: str
     """SHA-256 of the frozen trunk's weights; a site with another trunk is told before round 0."""
+    protocol: int = PROTOCOL_VERSION
+    """Version of the messages between centre and sites."""
+    phases: tuple[Literal["describe", "train", "evaluate"], ...] = ("describe", "train", "evaluate")
+    """What a site may be asked for; any other request is refused."""
+    model_signature: str = ""
+    """Digest of the trained tensors' names and shapes and of the trunk; empty until `study check` fills it in."""
+    statistics_signature: str = ""
+    """Digest of every table a site may release; empty until `study check` fills it in."""
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
@@ -122,8 +131,16 @@ class Study:
 
     def hash(self) -> str:
         """SHA-256 of the study's canonical JSON: comments and the order of keys in the file do not matter."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _digest(dataclasses.asdict(self))
+
+    def model_digest(self) -> str:
+        """SHA-256 of what the starting model follows from: sizes, seed and trunk."""
+        return _digest([dataclasses.asdict(self.model), self.training.seed, self.trunk_digest])
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_study(path: Path) -> Study:

@@ -20,7 +20,11 @@ def write_initial_model(study_path: Path, out: Path) -> None:
     study = load_study(study_path)
     tensors = trainable_tensors(build_model(study.model, seed=study.training.seed))
     signature = signature_of(tensors, study.trunk_digest)
-    header = {"tensors": json.dumps(signature.tensors), "trunk_digest": study.trunk_digest}
+    header = {
+        "tensors": json.dumps(signature.tensors),
+        "trunk_digest": study.trunk_digest,
+        "settings": study.model_digest(),
+    }
     write_atomic(out, encode({"vector": pack(tensors, signature)}, header))
 
 

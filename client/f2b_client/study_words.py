@@ -1,0 +1,134 @@
+"""A study in plain words, and what differs between two versions of it, for the person who approves it."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from f2b_client.settings import Policy
+from face2bone_model.contract.study import Study
+
+MEANINGS = {
+    "trunk_digest": "another frozen network must be installed",
+    "model_signature": "another network is trained, or another version of face2bone is needed",
+    "statistics_signature": "other tables leave",
+    "phases": "other questions may be asked",
+    "privacy.required": "who trains with differential privacy changes",
+    "privacy.epsilon": "the privacy cost changes",
+    "privacy.delta": "the privacy cost changes",
+    "privacy.noise_multiplier": "the privacy cost changes",
+    "evaluation.min_cell": "tables with other small cells leave",
+    "training.rounds": "as many updates may leave",
+    "sites": "other hospitals take part",
+}
+"""What a change of the setting means for a hospital, where its name does not say it."""
+
+
+def plain_words(study: Study, policy: Policy) -> tuple[str, ...]:
+    """What will be computed, what will leave, how often, and at what cost, in sentences a person can check."""
+    training = study.training
+    private = study.privacy.required or policy.privacy.require_dp
+    return (
+        f"Study '{study.name}': {study.question}",
+        f"Hospitals invited: {', '.join(study.sites)}.",
+        f"Your photos pass a frozen network here, once. A small network ({study.model.head.upper()} head, "
+        f"inputs: {study.model.inputs}) is trained here in up to {training.rounds} rounds of "
+        + (
+            _private_passes(study)
+            if private
+            else f"{training.local_epochs} passes over your training patients."
+        ),
+        *_what_leaves(study, policy),
+        _privacy_sentence(study, policy) if private else _no_privacy_sentence(),
+        "No face, embedding, score of a patient, file name or error text leaves.",
+    )
+
+
+def against_policy(study: Study, policy: Policy) -> tuple[str, ...]:
+    """Where the study asks for more than policy.toml permits: what would then be refused."""
+    release = policy.release
+    sentences = []
+    if study.training.rounds > release.max_rounds:
+        sentences.append(
+            f"policy.toml permits {release.max_rounds} rounds, the study has {study.training.rounds}: "
+            f"rounds after {release.max_rounds} will be refused."
+        )
+    if policy.privacy.require_dp and study.model.trunk == "finetune":
+        sentences.append(
+            "policy.toml demands differential privacy, the study trains the trunk too: training will be refused."
+        )
+    return tuple(sentences)
+
+
+def differences(before: Study, after: Study) -> tuple[str, ...]:
+    """Every setting that differs, a sentence each."""
+    old, new = dict(_leaves(dataclasses.asdict(before))), dict(_leaves(dataclasses.asdict(after)))
+    return tuple(_change(name, old[name], new[name]) for name in old if old[name] != new[name])
+
+
+def _change(name: str, before: Any, after: Any) -> str:
+    meaning = MEANINGS.get(name)
+    return f"{_label(name)}: was {_shown(before)}, is {_shown(after)}" + (
+        f" ({meaning})." if meaning else "."
+    )
+
+
+def _label(name: str) -> str:
+    table, _, key = name.rpartition(".")
+    return f"[{table}] {key}" if table else key
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    if value == "":
+        return "empty"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _private_passes(study: Study) -> str:
+    privacy = study.privacy
+    part = "the head of the network" if privacy.trains == "head" else "the network"
+    return f"{privacy.steps_per_round} noisy steps of {part}; uniform class weights, no early stopping."
+
+
+def _what_leaves(study: Study, policy: Policy) -> tuple[str, ...]:
+    rounds, min_cell = study.training.rounds, max(study.evaluation.min_cell, policy.release.min_cell)
+    phases = {
+        "describe": "once, counts of patients by split, class, sex and age band",
+        "train": f"up to {rounds} times, the small network's numbers with counts and score sums of your validation "
+        "patients",
+        "evaluate": "at the end, counts and score sums of your validation and held-out patients",
+    }
+    asked = "; ".join(phases[phase] for phase in study.phases)
+    return (
+        f"What leaves, and nothing else: {asked}.",
+        f"Tables with a cell of 1 to {min_cell - 1} patients stay here, and so do tables from which such a cell "
+        "would follow.",
+        f"At most {policy.release.max_bytes_per_reply / 1e6:g} MB leave at a time. A step longer than "
+        f"{study.training.max_update_norm:g} stays here. Each release has a signed receipt: `f2b-client egress list`.",
+    )
+
+
+def _privacy_sentence(study: Study, policy: Policy) -> str:
+    limit = min(study.privacy.epsilon, policy.privacy.epsilon_limit)
+    delta = min(study.privacy.delta, policy.privacy.delta_limit)
+    return (
+        f"Training is differentially private per patient: at most epsilon {limit:g} at delta {delta:g} for the trained "
+        f"numbers (study: {study.privacy.epsilon:g}, policy.toml: {policy.privacy.epsilon_limit:g} for all studies "
+        "together). Counts and sums are protected by the minimum cell, not by epsilon."
+    )
+
+
+def _no_privacy_sentence() -> str:
+    return (
+        "Training is NOT differentially private: a determined coordinator could learn something about single "
+        "training patients. Set require_dp = true in policy.toml to change this."
+    )

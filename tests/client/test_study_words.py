@@ -1,0 +1,82 @@
+"""A person who approves a study reads what it does, what it asks too much, and what changed."""
+
+import dataclasses
+
+import pytest
+
+from f2b_client.settings import Policy, PrivacyPolicy, ReleasePolicy
+from f2b_client.study_words import against_policy, differences, plain_words
+from face2bone_model.contract.study import ModelSettings, PrivacySettings, Study, TrainingSettings
+
+STUDY = Study(name="Bones", question="?", sites=("north", "south"), trunk_name="random", trunk_digest="00")
+
+
+def leaves(value, path=()):
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from leaves(getattr(value, field.name), (*path, field.name))
+    else:
+        yield path, value
+
+
+def changed(settings, path):
+    name, *rest = path
+    value = getattr(settings, name)
+    match value:
+        case _ if rest:
+            new = changed(value, rest)
+        case bool():
+            new = not value
+        case int() | float():
+            new = value + 1
+        case tuple():
+            new = value[:1]
+        case _:
+            new = value + "x"
+    return dataclasses.replace(settings, **{name: new})
+
+
+@pytest.mark.parametrize("path", [path for path, _ in leaves(STUDY)], ids=".".join)
+def test_every_single_change_is_said_and_nothing_else(path):
+    sentences = differences(STUDY, changed(STUDY, path))
+    assert len(sentences) == 1
+    assert path[-1] in sentences[0]
+    assert "was" in sentences[0]
+
+
+def test_equal_studies_differ_in_nothing():
+    assert differences(STUDY, dataclasses.replace(STUDY)) == ()
+
+
+def test_values_are_written_as_people_write_them():
+    after = dataclasses.replace(
+        STUDY, sites=("north",), privacy=PrivacySettings(required=True), model_signature="ab"
+    )
+    assert differences(STUDY, after) == (
+        "sites: was north, south, is north (other hospitals take part).",
+        "model_signature: was empty, is ab (another network is trained, or another version of face2bone is needed).",
+        "[privacy] required: was false, is true (who trains with differential privacy changes).",
+    )
+
+
+def test_only_the_phases_of_the_study_are_said_to_leave():
+    words = " ".join(plain_words(dataclasses.replace(STUDY, phases=("describe",)), Policy()))
+    assert "counts of patients by split" in words
+    assert "held-out" not in words
+    assert "the small network's numbers with" not in words
+
+
+def test_private_training_is_described_as_it_runs():
+    words = " ".join(plain_words(STUDY, Policy(privacy=PrivacyPolicy(require_dp=True, epsilon_limit=3))))
+    assert "4 noisy steps of the head of the network; uniform class weights, no early stopping" in words
+    assert "study: 8, policy.toml: 3 for all studies together" in words
+
+
+def test_what_the_policy_will_refuse_is_said_before_round_1():
+    policy = Policy(privacy=PrivacyPolicy(require_dp=True), release=ReleasePolicy(max_rounds=5))
+    study = dataclasses.replace(
+        STUDY, training=TrainingSettings(rounds=9), model=ModelSettings(trunk="finetune")
+    )
+    assert len(against_policy(study, policy)) == 2
+    assert "rounds after 5 will be refused" in against_policy(study, policy)[0]
+    assert against_policy(STUDY, Policy()) == ()
