@@ -54,6 +54,20 @@ def test_approving_says_in_plain_words_what_leaves_and_can_be_taken_back(enrolle
     assert "No study is approved" in run(*CLIENT, "start", "--site", str(site), expect=20)
 
 
+def test_a_policy_can_be_tried_before_it_is_in_force(enrolled: tuple[Path, Path], tmp_path: Path) -> None:
+    _, site = enrolled
+    run(*CLIENT, "approve", str(site / "joined" / "study.toml"), "--site", str(site))
+    stricter = tmp_path / "stricter.toml"
+    text = (site / "policy.toml").read_text(encoding="utf-8")
+    stricter.write_text(text.replace("max_rounds = 200", "max_rounds = 3"), encoding="utf-8")
+    assert "Nothing was asked of this site yet" in run(*CLIENT, "policy", "check", "--site", str(site))
+    said = run(*CLIENT, "policy", "check", "--policy", str(stricter), "--site", str(site))
+    assert "rounds after 3 will be refused" in said.replace("\n", " ")
+    tried = json.loads(run(*CLIENT, "policy", "check", "--site", str(site), "--json"))
+    assert tried == {"ahead": [], "requests": []}
+    assert "typo.toml" in run(*CLIENT, "policy", "check", "--policy", "typo.toml", "--site", str(site), expect=12)
+
+
 def test_status_and_stop_of_a_client_that_never_ran(enrolled: tuple[Path, Path]) -> None:
     _, site = enrolled
     assert "not yet" in run(*CLIENT, "status", "--site", str(site))

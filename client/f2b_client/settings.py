@@ -66,6 +66,11 @@ class SiteFolder:
         return self.path / "reports"
 
     @property
+    def requests(self) -> Path:
+        """What was asked of this site."""
+        return self.path / "requests.jsonl"
+
+    @property
     def state(self) -> Path:
         """What the client is doing now, for `status` and for people."""
         return self.path / "state"
@@ -133,12 +138,21 @@ class Joined:
 
 
 def load_policy(folder: SiteFolder) -> Policy:
-    """Read `policy.toml`.
+    """Read the site's `policy.toml`.
 
     Raises:
         SettingsError: it is missing or has an unknown key or a value of the wrong type.
     """
-    return read_settings(Policy, read_toml(folder.policy), "policy.toml")
+    return read_policy(folder.policy)
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy, such as one that is not in force yet.
+
+    Raises:
+        SettingsError: see `load_policy`.
+    """
+    return read_settings(Policy, read_toml(path), path.name)
 
 
 def load_weights_settings(folder: SiteFolder) -> WeightsSettings:

@@ -14,6 +14,7 @@ from f2b_client.approval import approved_study
 from f2b_client.egress import Gate, Release
 from f2b_client.local_results import keep_evaluation, keep_round
 from f2b_client.prepare import PreparedSite, load_prepared
+from f2b_client.request_log import record_request
 from f2b_client.settings import Policy, SiteFolder, load_compute_settings, load_joined, load_policy
 from face2bone_model.contract.errors import (
     CohortError,
@@ -265,6 +266,7 @@ class SiteWork:
         try:
             gate = Gate(self._folder, self._site, load_policy(self._folder))
             request = read_request(payload)
+            record_request(self._folder, request)
             study = approved_study(self._folder, request.study_hash)
             release = gate.again(request)
             return release or self._work(study, gate).answer(request, self._on_progress)

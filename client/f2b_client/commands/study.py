@@ -1,16 +1,24 @@
-"""Commands about taking part: join, approve."""
+"""Commands about taking part: join, approve, policy."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from f2b_client.commands.options import HERE, Json, Site
-from f2b_client.settings import SiteFolder, load_policy
+from f2b_client.settings import SiteFolder, load_joined, load_policy, read_policy
 from face2bone_model.system.command import EXIT_STATUS, print_json
 
+if TYPE_CHECKING:
+    from f2b_client.policy_trial import Trial
+
 COMMANDS = typer.Typer()
+POLICY = typer.Typer(help="What this hospital permits: try it before it is in force.", no_args_is_help=True)
+COMMANDS.add_typer(POLICY, name="policy")
 
 
 @COMMANDS.command(epilog=EXIT_STATUS)
@@ -89,3 +97,56 @@ def approve(
     for change in approved.changes:
         console.print(f"• {change}", markup=False)
     console.print(f"\nApproved: {approved.study_hash}")
+
+
+@POLICY.command("check", epilog=EXIT_STATUS)
+def policy_check(
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE", help="Another policy to try; the site's own if not given."),
+    ] = None,
+    site: Site = HERE,
+    as_json: Json = False,
+) -> None:
+    """Try a policy against every request this site ever got: what it would have refused, and why.
+
+    Also says where an approved study asks for more than the policy permits. Changes nothing. Copy policy.toml, edit
+    the copy, and try it here before it takes the place of the first.
+
+    Example: `f2b-client policy check --policy stricter.toml`
+    """
+    from f2b_client.approval import approved_studies
+    from f2b_client.policy_trial import try_policy
+    from f2b_client.study_words import against_policy
+
+    folder = SiteFolder(site)
+    tried = read_policy(policy or folder.policy)
+    trials = try_policy(folder, tried, cohort=load_joined(folder).site)
+    ahead = [line for study in approved_studies(folder) for line in against_policy(study, tried)]
+    if as_json:
+        print_json(
+            {"requests": [{**vars(one), "request": vars(one.request)} for one in trials], "ahead": ahead}
+        )
+        return
+    console = Console(highlight=False)
+    console.print(_trial_table(trials) if trials else "Nothing was asked of this site yet.")
+    refused = sum(one.code != 0 for one in trials)
+    console.print(f"{refused} of {len(trials)} requests would be refused.")
+    for line in ahead:
+        console.print(f"! {line}", style="yellow", markup=False)
+
+
+def _trial_table(trials: "Sequence[Trial]") -> Table:
+    table = Table("asked", "study", "phase", "round", "verdict", "why")
+    for one in trials:
+        verdict = f"refused, {one.code}" if one.code else "passes"
+        table.add_row(
+            one.request.at,
+            one.request.study_hash[:8],
+            one.request.phase,
+            str(one.request.round),
+            verdict,
+            escape(one.sentence),
+            style="red" if one.code else "yellow" if one.sentence else None,
+        )
+    return table

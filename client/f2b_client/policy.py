@@ -1,0 +1,78 @@
+"""What policy.toml permits, as rules the gate applies to every release and `policy check` to recorded ones."""
+
+from dataclasses import replace
+
+from f2b_client.settings import Policy
+from face2bone_model.contract.errors import EgressError
+from face2bone_model.contract.request import Request
+from face2bone_model.contract.study import PrivacySettings, Study
+
+
+def is_private(policy: Policy, study: Study) -> bool:
+    """Whether updates of this study must be differentially private here."""
+    return study.privacy.required or policy.privacy.require_dp
+
+
+def min_cell(policy: Policy, study: Study) -> int:
+    """The stricter of study and policy."""
+    return max(study.evaluation.min_cell, policy.release.min_cell)
+
+
+def privacy_terms(policy: Policy, study: Study) -> PrivacySettings:
+    """The study's terms of private training, tightened to this hospital's limits."""
+    return replace(
+        study.privacy,
+        epsilon=min(study.privacy.epsilon, policy.privacy.epsilon_limit),
+        delta=min(study.privacy.delta, policy.privacy.delta_limit),
+    )
+
+
+def check_round(policy: Policy, request: Request) -> None:
+    """Refuse a round past the hospital's limit.
+
+    Raises:
+        EgressError: see above.
+    """
+    if request.round > policy.release.max_rounds:
+        raise EgressError(
+            f"Round {request.round} is past this hospital's limit of {policy.release.max_rounds} rounds.",
+            "See [release] max_rounds in policy.toml.",
+        )
+
+
+def check_patients(policy: Policy, study: Study, num_patients: int) -> None:
+    """Refuse an update that rests on too few patients.
+
+    Raises:
+        EgressError: see above.
+    """
+    fewest = min_cell(policy, study)
+    if num_patients < fewest:
+        raise EgressError(
+            f"The update rests on {num_patients} patients; fewer than {fewest} must not show.",
+            "Take part with a larger cohort.",
+        )
+
+
+def check_privacy(policy: Policy, study: Study, *, private: bool) -> None:
+    """Refuse an update without the differential privacy it must have.
+
+    Raises:
+        EgressError: see above.
+    """
+    if is_private(policy, study) and not private:
+        raise EgressError("The study or this hospital demands differential privacy; the update has none.")
+
+
+def check_size(policy: Policy, size_bytes: int) -> None:
+    """Refuse a reply that is too large.
+
+    Raises:
+        EgressError: see above.
+    """
+    most = policy.release.max_bytes_per_reply
+    if size_bytes > most:
+        raise EgressError(
+            f"The reply has {size_bytes} bytes; policy.toml permits {most}.",
+            "Raise [release] max_bytes_per_reply if the study needs it.",
+        )
