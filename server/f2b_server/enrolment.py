@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from f2b_server.settings import StudyFolder
-from face2bone_model.contract.errors import EnrolmentError
+from face2bone_model.contract.errors import EnrolmentError, SettingsError
 from face2bone_model.contract.study import load_study
 from face2bone_model.system.files import write_atomic, write_json
 
@@ -34,8 +34,11 @@ def write_kit(folder: StudyFolder, site: str, address: str, out: Path) -> Path:
 
     Raises:
         EnrolmentError: the study does not name this site.
+        SettingsError: the study is not complete, so its hash would still change.
     """
     study = load_study(folder.study)
+    if not (study.model_signature and study.statistics_signature):
+        raise SettingsError(f"{folder.study} is not complete.", f"Run `f2b-server study check {folder.path}` first.")
     if site not in study.sites:
         raise EnrolmentError(f"study.toml does not name '{site}'.", f"It names {', '.join(study.sites)}.")
     about = {"site": site, "study": study.name, "address": address, "study_hash": study.hash()}

@@ -12,17 +12,18 @@ from f2b_client.settings import SiteFolder, load_joined
 from f2b_server.certificates import make_ca, make_server_certificate
 from f2b_server.enrolment import admit, roster, write_kit
 from f2b_server.settings import StudyFolder
-from face2bone_model.contract.errors import EnrolmentError
+from face2bone_model.contract.errors import EnrolmentError, SettingsError
 from face2bone_model.contract.study import load_study
 
 TEXT = 'name = "Bones"\nquestion = "?"\nsites = ["harbour", "hilltop"]\ntrunk_name = "random"\ntrunk_digest = "0"\n'
+SIGNED = TEXT + 'model_signature = "a"\nstatistics_signature = "b"\n'
 
 
 @pytest.fixture
 def folder(tmp_path):
     folder = StudyFolder(tmp_path / "study")
     folder.path.mkdir()
-    folder.study.write_text(TEXT, encoding="utf-8")
+    folder.study.write_text(SIGNED, encoding="utf-8")
     make_ca(folder.ca, "Bones")
     return folder
 
@@ -121,3 +122,10 @@ def test_a_private_key_sent_by_mistake_is_refused(folder, tmp_path):
     with pytest.raises(EnrolmentError, match="node.pub"):
         admit(folder, "harbour", (tmp_path / "harbour" / "keys" / "node").read_bytes())
     assert roster(folder) == ()
+
+
+def test_no_kit_before_the_study_is_complete(folder, tmp_path):
+    folder.study.write_text(TEXT, encoding="utf-8")
+    with pytest.raises(SettingsError, match="study check"):
+        write_kit(folder, "harbour", "localhost:1", tmp_path / "kit.zip")
+    assert not (tmp_path / "kit.zip").exists()
