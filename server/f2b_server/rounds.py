@@ -25,7 +25,7 @@ from f2b_server.settings import StudyFolder
 from face2bone_model.contract.errors import EgressError
 from face2bone_model.contract.keys import Phase, Split
 from face2bone_model.contract.payload import digest
-from face2bone_model.contract.reply import Reply, check_update
+from face2bone_model.contract.reply import Reply, check_step, check_update
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.statistics import SiteStatistics, TableSpec, check_statistics
 from face2bone_model.contract.study import Study, load_study
@@ -107,7 +107,9 @@ class StudyRun:
         if number <= finished_rounds(self._folder):
             return load_checkpoint(self._folder, number).vector
         request = self._request(Phase.TRAIN, number, vector)
-        collected = self._collector.collect(request, self._check_update, self._study.deadlines.train_seconds)
+        collected = self._collector.collect(
+            request, self._update_check(vector), self._study.deadlines.train_seconds
+        )
         updates = {site: reply for site, reply in collected.replies.items() if isinstance(reply, Update)}
         validation = {site: update.validation for site, update in updates.items()}
         save_statistics(self._folder, validation_name(number - 1), validation)
@@ -157,10 +159,16 @@ class StudyRun:
             vector=vector,
         )
 
-    def _check_update(self, reply: Reply) -> None:
-        if not isinstance(reply, Update):
-            raise EgressError("The reply to a training request is not an update.")
-        check_update(reply, self._signature, validation_schema(self._study.evaluation))
+    def _update_check(self, sent: Vector) -> Check:
+        schema, longest = validation_schema(self._study.evaluation), self._study.training.max_update_norm
+
+        def check(reply: Reply) -> None:
+            if not isinstance(reply, Update):
+                raise EgressError("The reply to a training request is not an update.")
+            check_update(reply, self._signature, schema)
+            check_step(reply.vector, sent, longest)
+
+        return check
 
 
 def _statistics_check(schema: Sequence[TableSpec]) -> Check:

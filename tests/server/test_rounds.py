@@ -220,3 +220,15 @@ def test_the_chosen_round_is_a_trained_one_with_the_lowest_known_loss(losses):
     else:
         assert chosen >= 1
         assert all((known[chosen], chosen) <= (loss, number) for number, loss in known.items())
+
+
+def test_an_update_that_is_a_step_longer_than_the_study_permits_does_not_count(folder, federation):
+    def far(payload):
+        tensors, header = decode(payload)
+        return encode({**tensors, "vector": tensors["vector"] + np.float32(50)}, header)
+
+    federation.faults = [("hilltop", "train-1", far)]
+    run_study(folder, federation)
+    record = load_history(folder)[0]
+    assert set(record.contributions) == {"harbour", "riverside"}
+    assert "step of length" in record.faults["hilltop"]
