@@ -23,6 +23,7 @@ def run_preparation(folder: SiteFolder, on_progress: Callable[[int, int, str], N
         background=find_background(weights_folder(folder)),
         on_progress=report,
         device=compute.device,
+        workers=compute.preparing,
     )
 
 

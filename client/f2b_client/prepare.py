@@ -3,8 +3,10 @@
 import hashlib
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,6 +28,9 @@ from face2bone_model.data.preparation import Preparation, PreparationSettings
 from face2bone_model.data.quarantine import Quarantined, QuarantineReason
 from face2bone_model.report.contact_sheet import ContactSheet, write_contact_sheet
 from face2bone_model.system.files import write_atomic, write_json
+
+AHEAD = 2
+"""Photos a worker may have before it, so that none waits while results are taken."""
 
 FACES_AT_ONCE = 16
 """Faces per pass through the trunk, and the most that an interruption can cost."""
@@ -93,6 +98,7 @@ def prepare_site(  # noqa: PLR0913  # keyword-only, each a thing the caller deci
     on_progress: Callable[[PrepareProgress], None] | None = None,
     settings: PreparationSettings | None = None,
     device: str = "auto",
+    workers: int = 1,
 ) -> PreparationReport:
     """Prepare every photo of the manifest that is new or changed, and publish the site's usable ones.
 
@@ -106,6 +112,7 @@ def prepare_site(  # noqa: PLR0913  # keyword-only, each a thing the caller deci
         on_progress: called after each photo.
         settings: thresholds; the defaults if None.
         device: for the detector.
+        workers: photos prepared at once; the result does not depend on it.
 
     Raises:
         SettingsError: `site.toml` cannot be used.
@@ -121,7 +128,7 @@ def prepare_site(  # noqa: PLR0913  # keyword-only, each a thing the caller deci
         settings_digest=preparer.digest, trunk_digest=trunk_digest, background=preparer.background
     )
     with FeatureCache(folder.cache, settings_digest=preparer.digest, trunk_digest=trunk_digest) as cache:
-        run = _Run(folder.path, preparer, cache, embed, on_progress or (lambda _: None))
+        run = _Run(folder.path, preparer, cache, embed, on_progress or (lambda _: None), workers)
         faces, quarantined = run.prepare(_photos_of(manifest))
         cache.publish(preparation, faces)
         _keep_splits(folder, manifest)
@@ -180,8 +187,22 @@ def _photos_of(manifest: Manifest) -> list[tuple[str, Path]]:
     return [(entry.patient_id, path) for entry in manifest.entries for path in entry.photos]
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What became of one photo: known from before, unreadable, or being prepared by a worker."""
+
+    file: PhotoFile
+    photo: str
+    known: Entry | None = None
+    unreadable: QuarantinedPhoto | None = None
+    prepared: Future[PreparedFace] | None = None
+
+
 class _Run:
-    """One pass over the photos. Usable faces wait until a batch for the trunk is full."""
+    """One pass over the photos. Workers prepare some ahead; results are taken in the order of the photos.
+
+    Usable faces wait until a batch for the trunk is full.
+    """
 
     def __init__(
         self,
@@ -190,9 +211,10 @@ class _Run:
         cache: FeatureCache,
         embed: Embed,
         on_progress: Callable[[PrepareProgress], None],
+        workers: int,
     ) -> None:
         self._site_folder, self._preparer, self._cache = site_folder, preparer, cache
-        self._embed, self._on_progress = embed, on_progress
+        self._embed, self._on_progress, self._workers = embed, on_progress, workers
         self._waiting: list[tuple[PhotoFile, PreparedFace]] = []
         self._faces: list[CachedFace] = []
         self._quarantined: list[QuarantinedPhoto] = []
@@ -200,66 +222,83 @@ class _Run:
 
     def prepare(self, photos: list[tuple[str, Path]]) -> tuple[list[CachedFace], list[QuarantinedPhoto]]:
         """Every photo as cached face or quarantined photo."""
-        for done, (patient_id, path) in enumerate(photos, 1):
-            name = photo_name(path, self._site_folder)
-            self._one(path, name, patient_id)
-            if len(self._waiting) == FACES_AT_ONCE:
-                self._flush()
-            usable = len(self._faces) + len(self._waiting)
-            self._on_progress(
-                PrepareProgress(
-                    done=done,
-                    total=len(photos),
-                    usable=usable,
-                    quarantined=len(self._quarantined),
-                    photo=name,
+        with closing(self._looks(photos)) as looks:
+            for done, look in enumerate(looks, 1):
+                self._take(look)
+                if len(self._waiting) == FACES_AT_ONCE:
+                    self._flush()
+                usable = len(self._faces) + len(self._waiting)
+                self._on_progress(
+                    PrepareProgress(
+                        done=done,
+                        total=len(photos),
+                        usable=usable,
+                        quarantined=len(self._quarantined),
+                        photo=look.photo,
+                    )
                 )
-            )
         self._flush()
         return self._faces, self._quarantined
 
-    def _one(self, path: Path, name: str, patient_id: str) -> None:
+    def _looks(self, photos: list[tuple[str, Path]]) -> Generator[_Look]:
+        """The photos in order, a few of them being prepared ahead of the one that is taken."""
+        ahead: deque[_Look] = deque()
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="prepare")
+        try:
+            for patient_id, path in photos:
+                ahead.append(self._look(pool, path, photo_name(path, self._site_folder), patient_id))
+                if len(ahead) > AHEAD * self._workers:
+                    yield ahead.popleft()
+            yield from ahead
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _look(self, pool: ThreadPoolExecutor, path: Path, name: str, patient_id: str) -> _Look:
         try:
             status = path.stat()
             file = PhotoFile(
                 photo=name, patient_id=patient_id, size=status.st_size, mtime_ns=status.st_mtime_ns
             )
-            if self._known(file):
-                return
+            if entry := self._cache.find(file):
+                return _Look(file, name, known=entry)
             content = path.read_bytes()
         except OSError as error:
             file = PhotoFile(photo=name, patient_id=patient_id, size=0, mtime_ns=0)
             detail = f"The file cannot be opened: {error.strerror}."
-            # Not remembered: the file may be readable next time.
-            self._quarantined.append(
-                QuarantinedPhoto(file=file, reason=QuarantineReason.UNREADABLE, detail=detail)
-            )
-            return
-        self._new(replace(file, sha256=hashlib.sha256(content).hexdigest()), content)
+            unreadable = QuarantinedPhoto(file=file, reason=QuarantineReason.UNREADABLE, detail=detail)
+            return _Look(file, name, unreadable=unreadable)
+        file = replace(file, sha256=hashlib.sha256(content).hexdigest())
+        if entry := self._cache.find(file):  # its content is known under another name
+            return _Look(file, name, known=entry)
+        return _Look(file, name, prepared=pool.submit(self._work, name, content))
 
-    def _new(self, file: PhotoFile, content: bytes) -> None:
-        """A photo whose path, size or time is new; its content may be known under another name."""
-        if self._known(file):
-            return
+    def _work(self, name: str, content: bytes) -> PreparedFace:
+        photo = decode_photo(content, name=name, max_side=self._preparer.settings.max_side)
+        return self._preparer.prepare(photo, name=name)
+
+    def _take(self, look: _Look) -> None:
+        if look.prepared is not None:
+            self._take_new(look.file, look.prepared)
+        elif look.unreadable is not None:  # not remembered: the file may be readable next time
+            self._quarantined.append(look.unreadable)
+        elif look.known is not None:
+            self._take_known(look.file, look.known)
+
+    def _take_new(self, file: PhotoFile, prepared: Future[PreparedFace]) -> None:
         try:
-            photo = decode_photo(content, name=file.photo, max_side=self._preparer.settings.max_side)
-            self._waiting.append((file, self._preparer.prepare(photo, name=file.photo)))
+            self._waiting.append((file, prepared.result()))
         except Quarantined as verdict:
             entry = QuarantinedPhoto(file=file, reason=verdict.reason, detail=verdict.detail)
             self._cache.add_quarantined([entry])
             self._quarantined.append(entry)
 
-    def _known(self, file: PhotoFile) -> bool:
-        entry: Entry | None = self._cache.find(file)
-        if entry is None:
-            return False
+    def _take_known(self, file: PhotoFile, entry: Entry) -> None:
         sha256 = entry.file.sha256
         if isinstance(entry, CachedFace):
             self._faces.append(replace(entry, file=replace(file, sha256=sha256)))
         else:
             self._quarantined.append(replace(entry, file=replace(file, sha256=sha256)))
         self.reused += 1
-        return True
 
     def _flush(self) -> None:
         if not self._waiting:

@@ -1,12 +1,15 @@
 """A hospital's own settings: where things lie in its folder, and what its policy permits."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from face2bone_model.contract.errors import EnrolmentError, SettingsError
 from face2bone_model.contract.settings_table import read_settings
 from face2bone_model.contract.study import read_toml
+
+MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,13 @@ class ComputeSettings:
     device: str = "auto"
     threads: int = 1
     """Threads of the training process. With several sites on one machine, 1 is fastest."""
+    workers: int = 0
+    """Photos prepared at once; 0: as many as this process may use processors, at most 8."""
+
+    @property
+    def preparing(self) -> int:
+        """Photos prepared at once."""
+        return self.workers if self.workers > 0 else min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True)

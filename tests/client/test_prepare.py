@@ -140,6 +140,16 @@ def test_the_contact_sheet_names_every_photo(site_template):
         assert f"photos/{name}" in page
 
 
+def test_several_workers_give_the_same_cohort_in_the_same_order(site_template, site, trunk):
+    shutil.rmtree(site / "cache")
+    report = prepare(site, trunk, workers=4)
+    alone, several = load_prepared(SiteFolder(site_template[0])), load_prepared(SiteFolder(site))
+    assert dataclasses.replace(report, seconds=0) == dataclasses.replace(alone.report, seconds=0)
+    assert several.cohort.patient_ids == alone.cohort.patient_ids
+    np.testing.assert_array_equal(several.cohort.faces, alone.cohort.faces)
+    np.testing.assert_array_equal(several.cohort.features, alone.cohort.features)
+
+
 def test_a_second_run_does_nothing_again(site, trunk):
     before = (site / "cache" / "features.f16").read_bytes()
 
@@ -193,7 +203,7 @@ def test_an_interrupted_preparation_goes_on_where_it_stopped(site, trunk, monkey
 
 
 def test_a_file_that_vanishes_meanwhile_is_tried_again_next_time(site, trunk):
-    target = site / "photos" / "p02.jpg"
+    target = site / "photos" / "p04.tif"  # a few photos are read ahead of the first one that is done
     content, times = target.read_bytes(), target.stat()
 
     def vanish(step):

@@ -1,5 +1,6 @@
 """Find the face: MTCNN's box, probability and five landmarks, in photo pixels."""
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +29,12 @@ class DetectedFace:
 
 
 class FaceDetector:
-    """MTCNN (Zhang et al., 2016; weights shipped with facenet-pytorch) on reduced photos."""
+    """MTCNN (Zhang et al., 2016; weights shipped with facenet-pytorch) on reduced photos, by any number of threads."""
 
     def __init__(self, settings: PreparationSettings, *, device: str = "auto") -> None:
         self._settings = settings
-        self._mtcnn = MTCNN(keep_all=True, device=choose_device(device)).eval()
+        self._device = choose_device(device)
+        self._of_thread = threading.local()  # MTCNN keeps its smallest face in an attribute
 
     def find(self, photo: Image.Image, name: str) -> DetectedFace:
         """The patient's face.
@@ -56,10 +58,11 @@ class FaceDetector:
     def find_all(self, photo: Image.Image) -> list[DetectedFace]:
         """Every face of sufficient probability."""
         small, shrink = self._reduced(photo)
+        mtcnn = self._mtcnn()
         # MTCNN reads its smallest face from an attribute at each call; the constructor would reload the weights.
-        self._mtcnn.min_face_size = max(20, round(self._settings.smallest_face * min(small.size)))
+        mtcnn.min_face_size = max(20, round(self._settings.smallest_face * min(small.size)))
         try:
-            found: tuple[Any, ...] = self._mtcnn.detect(small, landmarks=True)
+            found: tuple[Any, ...] = mtcnn.detect(small, landmarks=True)
         except torch.cuda.OutOfMemoryError:
             raise
         except (ValueError, IndexError, RuntimeError):
@@ -75,6 +78,12 @@ class FaceDetector:
             for probability, points in zip(probabilities, landmarks, strict=True)
             if probability >= self._settings.min_probability
         ]
+
+    def _mtcnn(self) -> Any:
+        """This thread's network."""
+        if not hasattr(self._of_thread, "mtcnn"):
+            self._of_thread.mtcnn = MTCNN(keep_all=True, device=self._device).eval()
+        return self._of_thread.mtcnn
 
     def _reduced(self, photo: Image.Image) -> tuple[Image.Image, NDArray[np.float64]]:
         """The photo at detection size, and the exact (x, y) factors by which it was reduced."""
