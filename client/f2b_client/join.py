@@ -82,6 +82,8 @@ def join(folder: SiteFolder, kit_path: Path) -> JoinResult:
             f"{kit_path} carries another CA than the one this site joined.",
             "Ask the coordinating centre by phone whether its CA changed; then remove the folder 'joined'.",
         )
+    if not folder.path.exists():  # one the hospital made is the hospital's to open or close
+        folder.path.mkdir(mode=0o700, parents=True)
     make_keys(folder)
     for name, content in kit.items():
         write_atomic(folder.joined / name, content)

@@ -80,6 +80,17 @@ def test_private_keys_are_readable_by_their_owner_only(folder, kit):
     }
 
 
+def test_a_folder_made_by_joining_is_closed_to_others_and_one_that_was_there_is_left_as_it_is(
+    folder, kit, tmp_path
+):
+    join(folder, kit())
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o750)
+    join(SiteFolder(mine), kit())
+    assert stat.S_IMODE(mine.stat().st_mode) == 0o750
+
+
 def test_private_and_public_key_belong_together_and_the_fingerprint_is_of_the_public_one(folder, kit):
     result = join(folder, kit())
     private = load_ssh_private_key((folder.keys / "node").read_bytes(), password=None)
