@@ -47,3 +47,46 @@ def test_the_units_start_commands_that_exist(side):
     command = re.search(rf"ExecStart=\S+/f2b-{side} (\S+)", unit)[1]
     result = CliRunner().invoke({"client": client, "server": server}[side], [command, "--help"])
     assert result.exit_code == 0
+
+
+def unit(side):
+    text = (DEPLOY / f"f2b-{side}.service").read_text()
+    return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+
+
+def test_the_clients_unit_survives_a_reboot_and_a_crash_and_lets_the_client_end_in_order():
+    from f2b_client import kept, supervisor
+
+    settings = unit("client")
+    assert settings["WantedBy"] == "multi-user.target"
+    assert settings["Wants"] == settings["After"] == "network-online.target"
+    assert settings["Restart"] == "on-failure"
+    assert (
+        float(settings["RestartSec"]) >= kept.SHORTEST_PAUSE_SECONDS > 60
+    )  # the lease of a killed SuperNode
+    assert settings["StartLimitIntervalSec"] == "0"  # never gives up
+    assert float(settings["TimeoutStopSec"]) > supervisor.CLOSING_SECONDS + 15
+    assert settings["KillMode"] == "mixed"
+
+
+def test_the_clients_unit_does_not_try_again_what_a_person_has_to_mend():
+    from face2bone_model.contract import errors
+
+    codes = {int(code) for code in unit("client")["RestartPreventExitStatus"].split()}
+    mended_by_people = (
+        errors.UsageError,
+        errors.SettingsError,
+        errors.NotApprovedError,
+        errors.EnrolmentError,
+    )
+    assert codes == {kind.code for kind in mended_by_people}
+    assert errors.ProcessError.code not in codes  # photos on a share that is mounted late
+
+
+def test_the_clients_unit_can_write_the_sites_folder_and_nothing_else():
+    settings = unit("client")
+    folder = re.search(r"--site (\S+)", settings["ExecStart"])[1]
+    assert settings["ReadWritePaths"] == folder
+    assert settings["ProtectSystem"] == "strict"
+    assert settings["ProtectHome"] == settings["NoNewPrivileges"] == settings["PrivateTmp"] == "true"
+    assert settings["UMask"] == "0077"

@@ -29,6 +29,12 @@ def make_app(answer: Callable[[bytes], Release]) -> ClientApp:
 def _payload(message: Message) -> bytes:
     """The request's bytes; empty where the message is not ours, which no request is."""
     records = message.content.array_records
-    if set(message.content.keys()) != {PAYLOAD} or set(records) != {PAYLOAD}:
+    if (
+        set(message.content.keys()) != {PAYLOAD}
+        or set(records) != {PAYLOAD}
+        or set(records[PAYLOAD]) != {PAYLOAD}
+    ):
         return b""
-    return records[PAYLOAD][PAYLOAD].data if set(records[PAYLOAD]) == {PAYLOAD} else b""
+    array = records[PAYLOAD][PAYLOAD]
+    plain = array.dtype == "uint8" and array.stype == "raw" and tuple(array.shape) == (len(array.data),)
+    return array.data if plain else b""

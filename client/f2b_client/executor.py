@@ -1,37 +1,23 @@
 """The executor: takes tasks from the isolated SuperNode and runs the installed ClientApp, never what a bundle brings.
 
-It is the sole holder of the SuperNode's secret, acquires ClientApp tasks only, reads the run's bundle in memory and
-refuses it unless it is ours (it holds no code), and answers failures by number. Every Flower-internal name the
-project uses at a hospital is imported here; tests/contract/test_flower_internals.py exercises them.
+It is the sole holder of the SuperNode's secret, acquires ClientApp tasks only, refuses a run whose bundle's SHA-256 is
+not on our list, and answers failures by number.
 """
 
 import logging
 import time
 from collections.abc import Callable
 
-import httpx
-from flwr.app import Context, Error, Message
+from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.interceptors import (
-    RuntimeTokenHttpInterceptor,
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-)
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor
-from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+from flwr.common.constant import ErrorCode
 
+from f2b_client.flower_internals import Acquired, Acquirer, Task, TaskInput, open_task
 from face2bone_model.contract.bundle import refuse_foreign_bundle
 from face2bone_model.contract.errors import Face2BoneError, UnexpectedError
 
 log = logging.getLogger(__name__)
 
-TASK_TYPE = "flwr-clientapp"
-ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 POLL_SECONDS = 0.25
 RETRY_SECONDS = 3.0
 
@@ -53,19 +39,21 @@ def execute(
         should_stop: asked between tasks.
         on_idle: called whenever there is nothing to do.
     """
-    acquirer = _client(
-        address, SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ACQUIRE}))
-    )
+    acquirer = Acquirer(address, secret)
+    answering = True
     try:
         while not should_stop():
             try:
-                task = acquirer.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK_TYPE]))
-            except httpx.HTTPError as error:
-                log.warning("The SuperNode does not answer (%s); trying again.", type(error).__name__)
+                acquired = acquirer.acquire()
+            except ConnectionError as error:
+                if answering:
+                    log.warning("The SuperNode does not answer (%s); trying again until it does.", error)
+                answering = False
                 time.sleep(RETRY_SECONDS)
                 continue
-            if task.HasField("task") and task.token:
-                _run(address, task.token, app)
+            answering = True
+            if acquired is not None:
+                _run(address, acquired, app)
             else:
                 on_idle()
                 time.sleep(POLL_SECONDS)
@@ -73,48 +61,34 @@ def execute(
         acquirer.close()
 
 
-def _client(address: str, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
-    return RuntimeHttpClient.from_server_address(
-        server_address=address,
-        insecure=True,  # loopback: the SuperNode and this process share the machine
-        root_certificates=None,
-        interceptors=[RuntimeVersionHttpInterceptor(component_name="f2b-client"), *interceptors],
-        retry_invoker=make_simple_http_retry_invoker(),
-    )
-
-
-def _run(address: str, token: str, app: ClientApp) -> None:
-    """Run one task; whatever happens, the SuperNode gets a status without a sentence of ours in it."""
-    client = _client(address, RuntimeTokenHttpInterceptor(token))
-    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
-    heartbeat.start()
-    context: Context | None = None
-    status = SubStatus.FAILED
+def _run(address: str, acquired: Acquired, app: ClientApp) -> None:
+    """Run one task; whatever happens to it, the next is still taken. A reply that was made is in the store."""
     try:
-        message, context, run, bundle = pull_task_input(client)
-        try:
-            refuse_foreign_bundle(bundle.content)
-        except Face2BoneError as error:
-            log.error("Run %s refused: %s", run.run_id, error)
-            reply = Message(Error(ErrorCode.INVALID_FAB, str(error.code)), reply_to=message)
-        else:
-            reply, status = _answer(app, message, context)
-        push_message(client, reply, context)
-    except httpx.HTTPError as error:
-        log.error("A task was lost on the way to the SuperNode: %s", error)
-    finally:
-        push_task_output(client, context, status, "")
-        if heartbeat.is_running:
-            heartbeat.stop()
-        client.close()
+        with open_task(address, acquired) as task:
+            _answer_task(task, app)
+    except Exception:
+        log.exception("A task was lost between SuperNode and executor; the coordinator will ask again.")
 
 
-def _answer(app: ClientApp, message: Message, context: Context) -> tuple[Message, str]:
+def _answer_task(task: Task, app: ClientApp) -> None:
+    given = task.pull()
+    try:
+        refuse_foreign_bundle(given.bundle, given.announced)
+    except Face2BoneError as error:
+        log.error("Run %s refused: %s", given.run_id, error)
+        refusal = Error(ErrorCode.INVALID_FAB, str(error.code))
+        task.push(Message(refusal, reply_to=given.message), completed=False)
+        return
+    reply, completed = _answer(app, given)
+    task.push(reply, completed=completed)
+
+
+def _answer(app: ClientApp, given: TaskInput) -> tuple[Message, bool]:
     """The app's reply; a fault as its number. Its text stays in the log, and the next task is still taken."""
     try:
-        return app(message=message, context=context), SubStatus.COMPLETED
+        return app(message=given.message, context=given.context), True
     except Exception as error:
         log.exception("A fault while answering.")
         code = error.code if isinstance(error, Face2BoneError) else UnexpectedError.code
         fault = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(code))
-        return Message(fault, reply_to=message), SubStatus.FAILED
+        return Message(fault, reply_to=given.message), False

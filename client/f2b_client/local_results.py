@@ -3,13 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from f2b_client.settings import SiteFolder
 from face2bone_model.contract.payload import decode, encode
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.statistics import SiteStatistics
 from face2bone_model.system.files import write_atomic, write_json
-from face2bone_model.training.train import TrainResult
+
+if TYPE_CHECKING:
+    from face2bone_model.training.train import TrainResult  # loads torch, which the pages do without
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class LocalEvaluation:
 
 
 def keep_round(
-    folder: SiteFolder, request: Request, result: TrainResult, *, seconds: float, epsilon_after: float
+    folder: SiteFolder, request: Request, result: "TrainResult", *, seconds: float, epsilon_after: float
 ) -> None:
     """Remember how a round went; a repeated round replaces itself."""
     rounds = {(one.study_hash, one.round): one for one in _all_rounds(folder)}

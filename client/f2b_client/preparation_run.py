@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from f2b_client.prepare import PreparationReport, PrepareProgress, prepare_site
-from f2b_client.settings import SiteFolder, load_compute_settings
-from f2b_client.trunk import trunk_of_site, weights_folder
+from f2b_client.settings import SiteFolder, load_compute_settings, weights_folder
+from f2b_client.trunk import trunk_of_site
 from face2bone_model.models.weights import find_background
 
 

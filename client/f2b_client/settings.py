@@ -172,6 +172,19 @@ def load_weights_settings(folder: SiteFolder) -> WeightsSettings:
     )
 
 
+def default_weights_folder() -> Path:
+    """Where commands keep weights unless told otherwise: $F2B_WEIGHTS, or `weights` here."""
+    return Path(os.environ.get("F2B_WEIGHTS", "weights"))
+
+
+def weights_folder(folder: SiteFolder) -> Path:
+    """The site's weights folder: `[weights] folder` of site.toml, else $F2B_WEIGHTS, else `weights` in its folder."""
+    named = load_weights_settings(folder).folder
+    if named:
+        return folder.path / named
+    return Path(os.environ.get("F2B_WEIGHTS", str(folder.path / "weights")))
+
+
 def load_compute_settings(folder: SiteFolder) -> ComputeSettings:
     """Read `[compute]` of `site.toml`."""
     return read_settings(

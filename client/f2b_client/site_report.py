@@ -11,6 +11,7 @@ from f2b_client.findings import findings
 from f2b_client.local_results import load_evaluation, load_rounds
 from f2b_client.prepare import CONTACT_SHEET, PreparedSite, load_prepared
 from f2b_client.receipts import Receipt, read_receipts
+from f2b_client.released import refused_with
 from f2b_client.settings import SiteFolder, load_joined, load_policy
 from face2bone_model.contract.errors import NotApprovedError
 from face2bone_model.contract.keys import Phase
@@ -18,6 +19,7 @@ from face2bone_model.contract.study import Study
 from face2bone_model.data.background import ELLIPSE_ONLY
 from face2bone_model.metrics.description import describe_update
 from face2bone_model.metrics.summary import EvaluationSummary, describe_summary, evaluation_report
+from face2bone_model.report.figures_privacy import Charge
 from face2bone_model.report.provenance import Provenance
 from face2bone_model.report.site import (
     FlowStep,
@@ -142,6 +144,12 @@ def _ledger(gate: Gate, study: Study) -> Ledger:
         epsilon_budget=gate.epsilon_limit(study),
         delta=delta,
         noise_multiplier=segments[-1].noise_multiplier if segments else 0.0,
+        charges=tuple(
+            Charge(
+                at=datetime.fromisoformat(one.at), study=one.study_hash, round=one.round, epsilon=one.epsilon
+            )
+            for one in gate.ledger.history(delta)
+        ),
     )
 
 
@@ -149,8 +157,9 @@ def _line(receipt: Receipt) -> ReceiptLine:
     known: Mapping[str, Phase] = {phase.value: phase for phase in Phase}
     return ReceiptLine(
         sent_at=datetime.fromisoformat(receipt.at),
-        phase=known.get(receipt.phase, Phase.DESCRIBE),
+        phase=known.get(receipt.phase),
         round=receipt.round,
         num_bytes=receipt.size_bytes,
         digest=receipt.payload_digest,
+        refused=refused_with(receipt) or 0,
     )

@@ -110,10 +110,21 @@ def _what_leaves(study: Study, policy: Policy) -> tuple[str, ...]:
     asked = "; ".join(phases[phase] for phase in study.phases)
     return (
         f"What leaves, and nothing else: {asked}.",
-        f"Tables with a cell of 1 to {min_cell - 1} patients stay here, and so do tables from which such a cell "
-        "would follow.",
+        _small_cells(min_cell),
         f"At most {policy.release.max_bytes_per_reply / 1e6:g} MB leave at a time. A step longer than "
         f"{study.training.max_update_norm:g} stays here. Each release has a signed receipt: `f2b-client egress list`.",
+    )
+
+
+def _small_cells(min_cell: int) -> str:
+    if min_cell <= 1:
+        return (
+            "Small cells are NOT withheld: a table may show that one patient has a property. "
+            "Set min_cell in policy.toml to change this."
+        )
+    return (
+        f"Tables with a cell of 1 to {min_cell - 1} patients stay here, and so do tables from which such a cell would "
+        "follow, also with what left before."
     )
 
 

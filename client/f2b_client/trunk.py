@@ -1,11 +1,10 @@
 """Which pretrained weights a site uses: the trunk the approved study names, and the background network."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from f2b_client.approval import approved_studies
-from f2b_client.settings import SiteFolder, load_weights_settings
+from f2b_client.settings import SiteFolder, weights_folder
 from face2bone_model.contract.errors import WeightsError
 from face2bone_model.models.trunk import FrozenTrunk, load_trunk, random_trunk_tensors, trunk_digest
 from face2bone_model.models.weights import describe_trunk, find_trunk
@@ -24,19 +23,6 @@ class TrunkChoice:
     def load(self, device: str) -> FrozenTrunk:
         """Read its weights."""
         return load_trunk(self.path, device=device)
-
-
-def default_weights_folder() -> Path:
-    """Where commands keep weights unless told otherwise: $F2B_WEIGHTS, or `weights` here."""
-    return Path(os.environ.get("F2B_WEIGHTS", "weights"))
-
-
-def weights_folder(folder: SiteFolder) -> Path:
-    """The site's weights folder: `[weights] folder` of site.toml, else $F2B_WEIGHTS, else `weights` in its folder."""
-    named = load_weights_settings(folder).folder
-    if named:
-        return folder.path / named
-    return Path(os.environ.get("F2B_WEIGHTS", str(folder.path / "weights")))
 
 
 def trunk_in(weights: Path, digest: str | None = None) -> TrunkChoice:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from f2b_client.approval import approved_study
+from f2b_client.disclosure import DisclosureMemory
 from f2b_client.egress import Gate, Release
 from f2b_client.local_results import keep_evaluation, keep_round
+from f2b_client.measures import Measures
 from f2b_client.prepare import PreparedSite, load_prepared
 from f2b_client.request_log import record_request
 from f2b_client.settings import Policy, SiteFolder, load_compute_settings, load_joined, load_policy
@@ -27,18 +29,9 @@ from face2bone_model.contract.errors import (
 from face2bone_model.contract.keys import PROTOCOL_VERSION, Phase, Split
 from face2bone_model.contract.payload import digest
 from face2bone_model.contract.request import Request, read_request
-from face2bone_model.contract.statistics import SiteStatistics
 from face2bone_model.contract.study import Study
 from face2bone_model.contract.update import ModelSignature, Update, pack, signature_of, unpack
-from face2bone_model.data.background import ELLIPSE_ONLY
 from face2bone_model.data.cohort import Cohort
-from face2bone_model.metrics.description import describe_schema, describe_update
-from face2bone_model.metrics.evaluation import (
-    evaluation_schema,
-    evaluation_update,
-    validation_schema,
-    validation_update,
-)
 from face2bone_model.metrics.schemas import statistics_signature
 from face2bone_model.models.face2bone import build_model
 from face2bone_model.models.parameters import load_trainable, trainable_tensors
@@ -122,20 +115,14 @@ class StudyWork:
             "Compare the face2bone versions of both sides.",
         )
 
+    @cached_property
+    def _measures(self) -> Measures:
+        patients = DisclosureMemory(self.gate.folder).patients(self.prepared.cohort)
+        return Measures(self.study.evaluation, patients)
+
     def _describe(self, request: Request) -> Release:
-        cohort = self.prepared.cohort
-        statistics = describe_update(
-            self.study.evaluation,
-            labels=cohort.labels,
-            splits=cohort.splits,
-            female=cohort.female,
-            ages=cohort.ages,
-            excluded_patients=sum(self.prepared.report.left_out.values()),
-            quarantined_photos=sum(self.prepared.report.quarantined.values()),
-            ellipse_only=self.prepared.report.background == ELLIPSE_ONLY,
-        )
-        schema = describe_schema(self.study.evaluation)
-        return self.gate.release_statistics(request, statistics, study=self.study, schema=schema)
+        measured = self._measures.description(self.prepared)
+        return self.gate.release_statistics(request, measured, study=self.study)
 
     def _train(self, request: Request, on_progress: OnProgress) -> Release:
         train, validation = self._split(Split.TRAIN), self._split(Split.VALIDATION)
@@ -144,7 +131,7 @@ class StudyWork:
             limit, delta = self.gate.epsilon_limit(self.study), self.gate.delta(self.study)
             self.gate.ledger.check(plan.segment, limit=limit, delta=delta)
         self._load(request)
-        sums = self._validation_sums(validation)
+        measured = self._measures.validation(validation, self._predict(validation))
         began = time.monotonic()
         result = self._train_locally(request, train, validation, plan, on_progress)
         update = Update(
@@ -154,14 +141,14 @@ class StudyWork:
             epsilon=0.0,
             delta=0.0,
             noise_multiplier=plan.noise_multiplier if plan else 0.0,
-            validation=sums,
+            validation=measured.statistics,
         )
         release = self.gate.release_update(
             request,
             update,
+            subject=measured.subject,
             study=self.study,
             signature=self.signature,
-            validation_schema=validation_schema(self.study.evaluation),
             segment=result.segment,
         )
         seconds, spent = time.monotonic() - began, self.gate.ledger.spent(self.gate.delta(self.study))
@@ -199,21 +186,13 @@ class StudyWork:
         on_progress("evaluating", 0, 1, f"{request.split} patients")
         self._load(request)
         cohort = self._split(request.split)
+        probabilities = self._predict(cohort)
         if request.split is Split.VALIDATION:
-            statistics, schema = self._validation_sums(cohort), validation_schema(self.study.evaluation)
+            measured = self._measures.validation(cohort, probabilities)
         else:
-            statistics, schema = self._test_sums(request, cohort), evaluation_schema(self.study.evaluation)
-        return self.gate.release_statistics(request, statistics, study=self.study, schema=schema)
-
-    def _validation_sums(self, cohort: Cohort) -> SiteStatistics:
-        return validation_update(self.study.evaluation, self._predict(cohort), cohort.labels)
-
-    def _test_sums(self, request: Request, cohort: Cohort) -> SiteStatistics:
-        statistics = evaluation_update(
-            self.study.evaluation, self._predict(cohort), cohort.labels, cohort.female, cohort.ages
-        )
-        keep_evaluation(self.gate.folder, request, statistics)
-        return statistics
+            measured = self._measures.test(cohort, probabilities)
+            keep_evaluation(self.gate.folder, request, measured.statistics)
+        return self.gate.release_statistics(request, measured, study=self.study)
 
     def _predict(self, cohort: Cohort) -> NDArray[np.float64]:
         return predict(self.model, cohort, device=self.device)
@@ -256,15 +235,15 @@ class SiteWork:
     def __init__(self, folder: SiteFolder, on_progress: OnProgress) -> None:
         self._folder = folder
         self._on_progress = on_progress
-        self._site = load_joined(folder).site
+        self._joined = load_joined(folder)
         self._studies: dict[str, StudyWork] = {}
 
     def answer(self, payload: bytes) -> Release:
         """Answer one request; a failure leaves as its number, its sentence stays in the log."""
-        gate = Gate(self._folder, self._site, Policy())  # the strictest, should policy.toml be unreadable
+        gate = self._gate(Policy())  # the strictest, should policy.toml be unreadable
         request: Request | None = None
         try:
-            gate = Gate(self._folder, self._site, load_policy(self._folder))
+            gate = self._gate(load_policy(self._folder))
             request = read_request(payload)
             record_request(self._folder, request)
             study = approved_study(self._folder, request.study_hash)
@@ -277,11 +256,14 @@ class SiteWork:
             log.exception("A fault of ours while answering.")
             return gate.release_error(request, digest(payload), UnexpectedError.code)
 
+    def _gate(self, policy: Policy) -> Gate:
+        return Gate(self._folder, self._joined.site, policy, to=self._joined.address)
+
     def _work(self, study: Study, gate: Gate) -> StudyWork:
         work = self._studies.get(study.hash())
         if work is None:
             device = load_compute_settings(self._folder).device
-            work = StudyWork(study, self._site, gate, load_prepared(self._folder), device)
+            work = StudyWork(study, self._joined.site, gate, load_prepared(self._folder), device)
             self._studies[study.hash()] = work
         work.gate = gate  # the policy may have been edited since
         return work

@@ -12,7 +12,6 @@ from typing import Self
 
 import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
-from flwr.cli.build import build_fab_from_files
 from flwr.cli.cli_client_interceptor import CliClientHttpInterceptor
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListRunsRequest, RegisterNodeRequest, StartRunRequest, StopRunRequest
@@ -20,7 +19,7 @@ from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-from face2bone_model.contract.bundle import BUNDLE_FILES
+from face2bone_model.contract.bundle import study_bundle
 
 FINISHED = "finished"
 COMPLETED = "completed"
@@ -71,7 +70,7 @@ class FlowerControl(AbstractContextManager["FlowerControl"]):
 
     def start_run(self, config: Mapping[str, str | int | float | bool]) -> int:
         """Start a run of the code-free bundle with this configuration; return its id."""
-        bundle, _ = build_fab_from_files(BUNDLE_FILES)
+        bundle = study_bundle()
         request = StartRunRequest(
             fab=fab_to_proto(Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})),
             override_config=user_config_to_proto(dict(config)),

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from subjects import measured, subject_of
 
 from f2b_client.egress import Gate, Release
 from f2b_client.keys import make_keys, receipt_key
 from f2b_client.receipts import read_receipts, verify_receipts
 from f2b_client.settings import Policy, PrivacyPolicy, ReleasePolicy, SiteFolder
-from face2bone_model.contract.errors import BudgetError, EgressError, Face2BoneError
+from face2bone_model.contract.errors import BudgetError, EgressError, Face2BoneError, RecordsError
 from face2bone_model.contract.keys import Phase
 from face2bone_model.contract.payload import decode
 from face2bone_model.contract.reply import ErrorReply, read_reply
@@ -93,16 +94,16 @@ def let_out(gate, update, *, request=None, study=STUDY, segment=None):
     return gate.release_update(
         request or asked(study=study),
         update,
+        subject=subject_of(LABELS, "validation"),
         study=study,
         signature=SIGNATURE,
-        validation_schema=SCHEMA,
         segment=segment,
     )
 
 
-def describe(gate, statistics, *, request=None, study=STUDY):
+def describe(gate, statistics, *, request=None, study=STUDY, labels=LABELS):
     return gate.release_statistics(
-        request or asked(Phase.DESCRIBE, 0), statistics, study=study, schema=DESCRIBE
+        request or asked(Phase.DESCRIBE, 0), measured(statistics, labels), study=study
     )
 
 
@@ -221,7 +222,9 @@ def test_tables_with_a_small_cell_are_zeroed_before_they_leave(tmp_path):
     gate = new_gate(tmp_path / "strict", Policy(release=ReleasePolicy(min_cell=11)))
     request = asked(Phase.DESCRIBE, 0)
     statistics = description(num_osteoporosis=10)
-    reply = read_reply(describe(gate, statistics, request=request).payload, request_digest=request.digest)
+    labels = np.repeat([0, 1, 2], [20, 20, 10])
+    left = describe(gate, statistics, request=request, labels=labels)
+    reply = read_reply(left.payload, request_digest=request.digest)
     assert statistics["all/classes/counts"].tolist() == [[20, 20, 10]]
     assert reply["all/classes/counts"].tolist() == [[0, 0, 0]]
     assert reply["all/classes/released"].tolist() == [0]
@@ -338,7 +341,7 @@ def test_every_release_has_a_receipt_of_its_very_bytes(gate):
 
 def test_without_a_receipt_nothing_is_stored_and_nothing_leaves(gate):
     gate.folder.receipts.mkdir()  # the receipts cannot be written
-    with pytest.raises(Exception, match="unable to open"):
+    with pytest.raises(RecordsError, match="unable to open"):
         let_out(gate, an_update())
     assert not stored(gate)
 
@@ -352,12 +355,26 @@ def test_without_the_key_nothing_leaves_not_even_an_error(gate):
     assert left_nothing(gate)
 
 
-def test_the_receipt_is_written_and_the_budget_charged_before_the_reply_is_stored(gate):
-    gate.folder.replies.write_text("in the way", encoding="utf-8")  # the reply cannot be stored
+def test_a_reply_that_cannot_be_stored_costs_nothing_and_stays(gate):
+    gate.folder.replies.write_text("in the way", encoding="utf-8")
     with pytest.raises(OSError, match="replies"):
         let_out(gate, an_update(), study=PRIVATE_STUDY, segment=SEGMENT)
-    assert len(read_receipts(gate.folder.receipts)) == 1
-    assert len(gate.ledger.segments()) == 1
+    assert read_receipts(gate.folder.receipts) == ()
+    assert gate.ledger.segments() == ()
+
+
+def test_a_step_longer_than_the_study_permits_stays(gate):
+    study = replace(STUDY, training=replace(STUDY.training, max_update_norm=1.0))
+    with pytest.raises(EgressError, match="the study permits 1"):
+        let_out(gate, an_update(), study=study)
+    assert left_nothing(gate)
+
+
+def test_receipts_say_to_whom(tmp_path):
+    gate = replace(new_gate(tmp_path / "site"), to="centre.example:9092")
+    let_out(gate, an_update())
+    gate.release_error(None, "d" * 64, 23)
+    assert {receipt.to for receipt in read_receipts(gate.folder.receipts)} == {"centre.example:9092"}
 
 
 def test_a_reply_past_the_hospitals_size_stays_and_costs_nothing(tmp_path):
@@ -373,7 +390,7 @@ def test_a_reply_past_the_hospitals_size_stays_and_costs_nothing(tmp_path):
 def test_rounds_past_the_hospitals_limit_stay(tmp_path):
     gate = new_gate(tmp_path / "site", Policy(release=ReleasePolicy(min_cell=1, max_rounds=3)))
     let_out(gate, an_update(), request=asked(number=3))
-    with pytest.raises(EgressError, match="limit of rounds"):
+    with pytest.raises(EgressError, match="limit of 3 rounds"):
         let_out(gate, an_update(), request=asked(number=4))
     assert len(stored(gate)) == 1
 

@@ -1,15 +1,18 @@
 """The executor against a small runtime on loopback that speaks Flower's own protocol over real HTTP."""
 
 import hashlib
+import os
+import signal
 import threading
+import time
 import zipfile
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
-from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.common.serde import (
     context_to_proto,
@@ -28,11 +31,19 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from f2b_client.app import PAYLOAD, make_app
 from f2b_client.egress import Release
-from f2b_client.executor import ACQUIRE, TASK_TYPE, execute
-from face2bone_model.contract.bundle import BUNDLE_FILES
+from f2b_client.executor import execute
+from f2b_client.flower_internals import ACQUIRE, TASK_TYPE
+from f2b_client.keys import make_keys
+from f2b_client.receipts import read_receipts
+from f2b_client.run_executor import next_state, run_executor, waiting_seconds
+from f2b_client.settings import ComputeSettings, SiteFolder
+from f2b_client.state import State, read_state
+from face2bone_model.contract.bundle import study_bundle
 
 SECRET = b"s" * 32
-OURS, _ = build_fab_from_files(BUNDLE_FILES)
+CLIENT = Path(__file__).parents[2] / "client"
+OURS = study_bundle()
+DIGEST = hashlib.sha256(OURS).hexdigest()
 
 
 def bundle_with(name, content=b"raise SystemExit"):
@@ -61,6 +72,8 @@ class Runtime:
     told: list = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
     given: bool = False
+    announced: dict = field(default_factory=dict)
+    code: int = 500
 
     def answer(self, method, body, headers):
         self.told.append((method, body, headers))
@@ -76,16 +89,21 @@ class Runtime:
         if not self.given:
             self.given = True
             response.task.task_id = 7
+            response.task.fab_hash = self.hash_of("task")
             response.token = "token-7"
         return response.SerializeToString()
 
     def on_PullTaskInput(self, _):
         context = Context(run_id=5, node_id=42, node_config={}, state=RecordDict(), run_config={})
         run = Run.create_empty(5)
-        fab = Fab(hashlib.sha256(self.bundle).hexdigest(), self.bundle, {})
+        run.fab_hash = self.hash_of("run")
+        fab = Fab(self.hash_of("bundle"), self.bundle, {})
         return runtime_pb2.PullTaskInputResponse(
             context=context_to_proto(context), run=run_to_proto(run), fab=fab_to_proto(fab), task_id=7
         ).SerializeToString()
+
+    def hash_of(self, where):
+        return self.announced.get(where, hashlib.sha256(self.bundle).hexdigest())
 
     def on_PullMessages(self, _):
         return runtime_pb2.PullAppMessagesResponse(
@@ -144,7 +162,7 @@ def serve(runtime):
                 body,
                 dict(self.headers),
             )
-            self.send_response(500 if content is None else 200)
+            self.send_response(runtime.code if content is None else 200)
             self.send_header("content-type", "application/x-protobuf")
             self.send_header("content-length", str(len(content or b"")))
             self.end_headers()
@@ -284,3 +302,144 @@ def test_a_supernode_that_does_not_answer_is_tried_again(run, monkeypatch):
         server.shutdown()
         server.server_close()
     assert runtime.output.sub_status == SubStatus.COMPLETED
+
+
+@pytest.mark.parametrize("where", ["task", "run", "bundle"])
+@pytest.mark.parametrize("digest", ["0" * 64, ""])
+def test_a_bundle_that_is_not_the_one_announced_is_refused(run, where, digest):
+    runtime = run(
+        Runtime(query(), OURS, announced={where: digest}), make_app(lambda _: pytest.fail("was called"))
+    )
+    assert runtime.reply.error.reason == "23"
+    assert runtime.output.sub_status == SubStatus.FAILED
+
+
+def test_a_foreign_bundle_announced_under_our_digest_is_refused(run):
+    announced = dict.fromkeys(("task", "run", "bundle"), DIGEST)
+    runtime = run(
+        Runtime(query(), bundle_with("client_app.py"), announced=announced),
+        make_app(lambda _: pytest.fail("was called")),
+    )
+    assert runtime.reply.error.reason == "23"
+
+
+class EmptyRuntime(Runtime):
+    def on_PullMessages(self, _):
+        return runtime_pb2.PullAppMessagesResponse().SerializeToString()
+
+
+def test_a_task_without_a_message_does_not_end_the_executor(run):
+    runtime = run(EmptyRuntime(query(), OURS), make_app(lambda _: pytest.fail("was called")))
+    assert runtime.output.sub_status == SubStatus.FAILED
+    assert runtime.output.details == ""
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("code", [401, 403, 404, 500])
+@pytest.mark.parametrize("method", ["PullTaskInput", "PushMessages", "SendTaskHeartbeat"])
+def test_a_call_that_is_refused_costs_the_task_at_most_and_never_the_process(run, monkeypatch, method, code):
+    def interrupted(*_):
+        pytest.fail("Flower tried to end the process")
+
+    monkeypatch.setattr("os.kill", interrupted)
+    runtime = run(Runtime(query(), OURS, fail=method, code=code), make_app(lambda _: Release(b"x")))
+    assert len(runtime.bodies("PullTaskInput")) == 1
+    assert runtime.output.details == ""
+
+
+@pytest.mark.parametrize("method", ["PullTaskInput", "PushMessages"])
+def test_a_supernode_that_is_gone_is_waited_for_but_not_for_ever(run, monkeypatch, method):
+    monkeypatch.setattr("f2b_client.flower_internals.CALL_SECONDS", 1.0)
+    began = time.monotonic()
+    runtime = run(Runtime(query(), OURS, fail=method, code=503), make_app(lambda _: Release(b"x")))
+    assert len(runtime.bodies(method)) > 1
+    assert time.monotonic() - began < 15
+
+
+def test_heartbeats_without_an_answer_do_not_hold_up_the_next_task(run):
+    runtime = run(
+        Runtime(query(), OURS, fail="SendTaskHeartbeat", code=503), make_app(lambda _: Release(b"x"))
+    )
+    began = time.monotonic()
+    assert runtime.output.sub_status == SubStatus.COMPLETED
+    assert time.monotonic() - began < 5
+
+
+def test_the_stock_superexec_and_its_apps_are_never_started_at_a_hospital():
+    sources = "".join(path.read_text() for path in CLIENT.rglob("*.py"))
+    assert "flower-supernode" in sources
+    assert not [name for name in ("flower-superexec", "flwr-clientapp\"", "run_superexec", "install_from_fab")
+                if name in sources.replace('TASK_TYPE = "flwr-clientapp"', "")]  # fmt: skip
+
+
+# --- the process around it ---------------------------------------------------------------------------------------
+
+
+def site(tmp_path):
+    folder = SiteFolder(tmp_path)
+    folder.joined.mkdir()
+    (folder.joined / "kit.json").write_text('{"site": "north", "study": "Bones", "address": "h:1"}')
+    folder.policy.write_text("")
+    make_keys(folder)
+    return folder
+
+
+class GivingUpRuntime(Runtime):
+    """Tells the executor at its first heartbeat that the task was given up."""
+
+    def on_SendTaskHeartbeat(self, _):
+        return runtime_pb2.SendTaskHeartbeatResponse(success=False).SerializeToString()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("kind", [Runtime, GivingUpRuntime])
+def test_the_executor_process_answers_by_number_and_ends_when_told(tmp_path, kind):
+    folder = site(tmp_path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    runtime = kind(query(b"no request of ours"), OURS)
+    server = serve(runtime)
+
+    def end():
+        runtime.done.wait(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end).start()
+    try:
+        host, port = server.server_address
+        run_executor(folder, f"{host}:{port}", ComputeSettings())
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        server.shutdown()
+        server.server_close()
+    assert runtime.output.sub_status == SubStatus.COMPLETED
+    assert read_state(folder, "executor").doing == "stopped"
+    (receipt,) = read_receipts(folder.receipts)
+    assert receipt.kind.startswith("error")
+
+
+def test_a_step_keeps_its_beginning_and_deadline_until_another_begins():
+    first = next_state(State(doing="waiting"), "training", 0, 5, "round 1", lambda: 60.0)
+    assert first.deadline == pytest.approx(first.since + 60.0)
+    second = next_state(first, "training", 3, 5, "round 1", lambda: pytest.fail("was asked again"))
+    assert (second.since, second.deadline, second.done) == (first.since, first.deadline, 3)
+    time.sleep(0.01)
+    again = next_state(second, "training", 1, 5, "round 2", lambda: 60.0)
+    assert again.since > first.since
+    idle = next_state(again, "waiting", 0, 0, "", lambda: 0.0)
+    assert idle.deadline == 0.0
+
+
+def test_the_deadline_is_the_approved_studys_for_the_phase(tmp_path):
+    folder = site(tmp_path)
+    assert waiting_seconds(folder, "training") == 0.0
+    folder.approved.mkdir()
+    text = 'name = "Bones"\nquestion = "?"\nsites = ["north"]\ntrunk_name = "random"\ntrunk_digest = "0"\n'
+    (folder.approved / "x.toml").write_text(
+        f"{text}[deadlines]\ntrain_seconds = 77.0\nevaluate_seconds = 33.0\n"
+    )
+    assert waiting_seconds(folder, "training") == 77.0
+    assert waiting_seconds(folder, "evaluating") == 33.0
+    assert waiting_seconds(folder, "waiting") == 0.0
+    (folder.approved / "x.toml").write_text("not toml =")
+    assert waiting_seconds(folder, "training") == 0.0

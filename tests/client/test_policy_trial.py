@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from subjects import measured, subject_of
 
 from f2b_client.approval import approve, revoke
 from f2b_client.egress import Gate
@@ -16,8 +17,8 @@ from f2b_client.settings import Policy, PrivacyPolicy, ReleasePolicy, SiteFolder
 from face2bone_model.contract.keys import Phase
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.update import ModelSignature, Update
-from face2bone_model.metrics.description import describe_schema, describe_update
-from face2bone_model.metrics.evaluation import validation_schema, validation_update
+from face2bone_model.metrics.description import describe_update
+from face2bone_model.metrics.evaluation import validation_update
 from face2bone_model.training.privacy import DpSegment
 
 TEXT = """
@@ -56,16 +57,16 @@ def site(tmp_path):
     )
     request = asked(study, Phase.DESCRIBE, 0)
     record_request(folder, request)
-    gate.release_statistics(request, description, study=study, schema=describe_schema(study.evaluation))
+    gate.release_statistics(request, measured(description, labels), study=study)
     for number in (1, 2):
         request = asked(study, Phase.TRAIN, number)
         record_request(folder, request)
         gate.release_update(
             request,
             an_update(study, labels),
+            subject=subject_of(labels, "validation"),
             study=study,
             signature=SIGNATURE,
-            validation_schema=validation_schema(study.evaluation),
             segment=SEGMENT,
         )
     return folder, study, gate

@@ -10,15 +10,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from f2b_client.receipts import FIRST, read_receipts, verify_receipts, write_receipt
+from f2b_client.charges import FIRST, LedgerState
+from f2b_client.receipts import read_receipts, verify_receipts, write_receipt
+from face2bone_model.contract.errors import RecordsError
 
 KEY = Ed25519PrivateKey.generate()
 PAYLOADS = (b"one", b"two", b"three", b"four")
 
 
-def write(path, payload, key=KEY):
+def write(path, payload, key=KEY, kind="update"):
     return write_receipt(
-        path, key, study_hash="a" * 64, phase="train", round_number=1, kind="update", payload=payload
+        path,
+        key,
+        study_hash="a" * 64,
+        phase="train",
+        round_number=1,
+        kind=kind,
+        payload=payload,
+        to="centre.example:9092",
+        ledger=LedgerState(2, "c" * 64),
     )
 
 
@@ -45,6 +55,24 @@ def test_a_receipt_says_what_left_and_names_the_one_before(receipts):
     assert [receipt.payload_digest for receipt in read] == [hashlib.sha256(p).hexdigest() for p in PAYLOADS]
     assert [receipt.size_bytes for receipt in read] == [len(p) for p in PAYLOADS]
     assert [receipt.previous for receipt in read] == [FIRST, *(receipt.digest() for receipt in read[:-1])]
+    assert {(one.to, one.ledger_rows, one.ledger_head) for one in read} == {
+        ("centre.example:9092", 2, "c" * 64)
+    }
+
+
+@pytest.mark.parametrize("kind", ["update", "statistics"])
+def test_what_leaves_for_the_first_time_has_one_receipt_however_often_it_is_written(tmp_path, kind):
+    path = tmp_path / "receipts.db"
+    assert write(path, b"one", kind=kind) == write(path, b"one", kind=kind)
+    write(path, b"two", kind=kind)
+    assert [one.kind for one in read_receipts(path)] == [kind, kind]
+
+
+def test_a_repeat_or_a_refusal_has_a_receipt_each_time(tmp_path):
+    path = tmp_path / "receipts.db"
+    for kind in ("update", "repeat", "repeat", "error 31", "error 31", "update"):
+        write(path, b"one", kind=kind)
+    assert [one.kind for one in read_receipts(path)] == ["update", "repeat", "repeat", "error 31", "error 31"]
 
 
 def test_an_untouched_chain_has_no_fault(receipts, tmp_path):
@@ -69,6 +97,9 @@ def test_the_chain_goes_on_after_a_restart(receipts):
         ("kind", "statistics"),
         ("size_bytes", 1),
         ("payload_digest", "0" * 64),
+        ("to", "elsewhere.example:9092"),
+        ("ledger_rows", 1),
+        ("ledger_head", "1" * 64),
         ("previous", "0" * 63 + "1"),
         ("number", 7),
     ],
@@ -78,7 +109,11 @@ def test_any_edited_field_of_any_receipt_is_noticed(receipts, field, value, numb
     body = json.loads(json.dumps(vars(read_receipts(receipts)[number - 1])))
     text = json.dumps({**body, field: value}, sort_keys=True, separators=(",", ":"))
     change(receipts, "UPDATE receipts SET body = ? WHERE number = ?", text, number)
-    assert fault(receipts).startswith("Receipt ")
+    assert fault(receipts) in {
+        f"Receipt {number} is not signed by this site: it was changed.",
+        f"Receipt {number} does not follow receipt {number - 1}: one of them was changed.",
+        f"Receipt {number} is missing.",
+    }
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -110,6 +145,43 @@ def test_a_receipt_signed_with_another_key_is_noticed(receipts):
 def test_a_receipt_that_cannot_be_read_is_a_sentence_and_no_fault_of_ours(receipts, body):
     change(receipts, "UPDATE receipts SET body = ? WHERE number = 2", body)
     assert fault(receipts) == "Receipt 2 cannot be read: it was changed."
+    with pytest.raises(RecordsError, match="Receipt 2 cannot be read"):
+        read_receipts(receipts)
+
+
+def test_a_signature_that_is_no_bytes_is_noticed(receipts):
+    change(receipts, "UPDATE receipts SET signature = 'signed' WHERE number = 3")
+    assert fault(receipts) == "Receipt 3 is not signed by this site: it was changed."
+
+
+@pytest.mark.parametrize(
+    "content", [b"SQLite format 3\0" + b"?" * 500, b"not a database at all, but text" * 9]
+)
+def test_a_file_that_is_no_database_is_a_numbered_sentence(tmp_path, content):
+    path = tmp_path / "receipts.db"
+    path.write_bytes(content)
+    with pytest.raises(RecordsError, match=r"receipts\.db cannot be read"):
+        read_receipts(path)
+    with pytest.raises(RecordsError, match=r"receipts\.db cannot be used"):
+        write(path, b"one")
+
+
+def test_a_file_that_a_crash_left_empty_holds_no_receipts_and_takes_the_first(tmp_path):
+    path = tmp_path / "receipts.db"
+    path.touch()
+    assert read_receipts(path) == ()
+    assert write(path, b"one").number == 1
+
+
+def test_a_copy_on_a_medium_that_cannot_be_written_is_read(receipts, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "receipts.db").write_bytes(receipts.read_bytes())
+    (copy / "receipts.db").chmod(0o400)
+    copy.chmod(0o500)
+    assert fault(copy / "receipts.db") == ""
+    assert len(read_receipts(copy / "receipts.db")) == 4
+    assert [path.name for path in copy.iterdir()] == ["receipts.db"] or copy.owner() == "root"
 
 
 @given(position=st.integers(0, 63), bit=st.integers(0, 7))

@@ -1,12 +1,14 @@
 """State files: small, whole, and never in the way."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
 from f2b_client.settings import SiteFolder
-from f2b_client.state import State, progress_writer, read_state, write_state
+from f2b_client.state import State, has_crashed, is_alive, progress_writer, read_state, write_state
 
 
 @pytest.fixture
@@ -48,3 +50,30 @@ def test_progress_is_written_now_and_then_but_always_at_the_end(folder):
     record(1000, 1000, "last")
     state = read_state(folder, "prepare")
     assert (state.done, state.total, state.detail) == (1000, 1000, "last")
+
+
+def test_the_process_that_wrote_a_state_is_alive_and_one_that_got_its_number_later_is_not(folder):
+    write_state(folder, "executor", State(doing="training"))
+    state = read_state(folder, "executor")
+    assert is_alive(state)
+    before_we_started = State(doing="training", at=state.at - 7 * 86_400, pid=os.getpid())
+    assert not is_alive(before_we_started)
+    assert has_crashed(before_we_started)
+
+
+def test_a_process_that_ended_is_not_alive_even_before_its_parent_took_notice(folder):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table of processes
+    state = State(doing="training", at=time.time(), pid=child.pid)
+    assert not is_alive(state)
+    child.wait()
+    assert not is_alive(state)
+
+
+@pytest.mark.parametrize("doing", ["stopped", "failed"])
+def test_who_said_good_bye_has_not_crashed(doing):
+    assert not has_crashed(State(doing=doing, pid=2**22 + 1, at=time.time()))
+
+
+def test_a_state_without_a_process_is_not_alive():
+    assert not is_alive(State(doing="waiting", pid=-1))

@@ -80,3 +80,10 @@ def test_what_the_policy_will_refuse_is_said_before_round_1():
     assert len(against_policy(study, policy)) == 2
     assert "rounds after 5 will be refused" in against_policy(study, policy)[0]
     assert against_policy(STUDY, Policy()) == ()
+
+
+def test_without_a_smallest_cell_the_danger_is_said():
+    open_to_all = Policy(release=ReleasePolicy(min_cell=1))
+    study = dataclasses.replace(STUDY, evaluation=dataclasses.replace(STUDY.evaluation, min_cell=1))
+    assert "Small cells are NOT withheld" in " ".join(plain_words(study, open_to_all))
+    assert "cell of 1 to 10 patients stay here" in " ".join(plain_words(STUDY, open_to_all))

@@ -3,15 +3,25 @@
 import ast
 import hashlib
 import importlib
+import importlib.metadata
 import inspect
+import logging
 from pathlib import Path
 
+import httpx
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
-from flwr.cli.build import build_fab_from_files
 from flwr.cli.cli_client_interceptor import CliClientHttpInterceptor
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode, SubStatus
+from flwr.common.constant import (
+    HEARTBEAT_BASE_MULTIPLIER,
+    HEARTBEAT_CALL_TIMEOUT,
+    HEARTBEAT_DEFAULT_INTERVAL,
+    HEARTBEAT_RANDOM_RANGE,
+    MAX_RETRY_DELAY,
+    ErrorCode,
+    SubStatus,
+)
 from flwr.common.serde import fab_from_proto, fab_to_proto, user_config_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListRunsRequest,
@@ -23,6 +33,7 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
 )
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse
+from flwr.proto.task_pb2 import Task
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
@@ -33,20 +44,26 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
+from flwr.supercore.logger import FLOWER_LOGGER
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.cli import flower_supernode
+from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from f2b_client.executor import ACQUIRE, TASK_TYPE
+from f2b_client.flower_internals import ACQUIRE, TASK_TYPE
+from f2b_client.link import FRESH_SECONDS, heard
 from f2b_server.flower_control import COMPLETED, FINISHED
-from face2bone_model.contract.bundle import BUNDLE_FILES
+from face2bone_model.contract.bundle import study_bundle
 
 ROOT = Path(__file__).parents[2]
 USERS = (
     "client/f2b_client/app.py",
     "client/f2b_client/executor.py",
+    "client/f2b_client/flower_internals.py",
     "server/f2b_server/app.py",
     "server/f2b_server/flower_control.py",
 )
@@ -89,12 +106,12 @@ SIGNATURES = [
     (RuntimeTokenHttpInterceptor, "token"),
     (SuperExecAuthHttpInterceptor, "master_secret protected_methods"),
     (make_simple_http_retry_invoker, ""),
+    (flower_supernode, ""),
     (make_task_heartbeat_fn_http, "client"),
     (HeartbeatSender, "heartbeat_fn"),
     (pull_task_input, "client"),
     (push_message, "client message context"),
     (push_task_output, "client context sub_status details"),
-    (build_fab_from_files, "files"),
     (fab_to_proto, "fab"),
     (user_config_to_proto, "user_config"),
     (Fab, "hash_str content verifications"),
@@ -134,6 +151,7 @@ def test_it_takes_the_parameters_we_give(target, names):
         (ControlHttpClient, "close"),
         (HeartbeatSender, "start"),
         (HeartbeatSender, "stop"),
+        (RuntimeHttpClient, "PullTaskInput"),
     ],
 )
 def test_the_calls_we_make_are_there(client, method):
@@ -171,9 +189,8 @@ def test_a_runs_status_has_the_parts_we_read():
     assert (Status.FINISHED, SubStatus.COMPLETED) == (FINISHED, COMPLETED)
 
 
-def test_our_bundle_builds_the_same_every_time_and_survives_the_wire():
-    bundle, _ = build_fab_from_files(BUNDLE_FILES)
-    assert build_fab_from_files(BUNDLE_FILES)[0] == bundle
+def test_our_bundle_survives_the_wire():
+    bundle = study_bundle()
     fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
     assert fab_from_proto(fab_to_proto(fab)) == fab
 
@@ -186,6 +203,56 @@ def test_a_runs_configuration_survives_the_wire():
 def test_the_task_type_and_method_we_name_are_flowers():
     assert TASK_TYPE == TaskType.CLIENT_APP
     assert f'"{ACQUIRE}"' in inspect.getsource(RuntimeHttpClient.AcquireTask)
+
+
+def test_task_and_run_name_the_bundle_they_mean():
+    assert "fab_hash" in {field.name for field in Task.DESCRIPTOR.fields}
+    assert Run.create_empty(1).fab_hash == ""
+
+
+def test_a_retry_can_be_bounded_and_told_what_is_final():
+    """Flower's own rule sends SIGINT to the process when a token is refused; ours takes its place."""
+    retries = make_simple_http_retry_invoker()
+    assert retries.max_time is None
+    tries = []
+
+    def fail():
+        tries.append(1)
+        raise httpx.ConnectError("gone")
+
+    retries.max_time = 0.0
+    retries.should_giveup = lambda _: False
+    with pytest.raises(httpx.ConnectError):
+        retries.invoke(fail)
+    assert len(tries) == 1
+
+
+def test_a_heartbeat_without_success_raises_an_interrupt_which_the_executor_survives():
+    assert "signal.raise_signal(signal.SIGINT)" in inspect.getsource(make_task_heartbeat_fn_http)
+
+
+def test_the_command_is_the_one_flower_installs_and_returns_when_polling_ended():
+    (command,) = importlib.metadata.entry_points(group="console_scripts", name="flower-supernode")
+    assert command.load() is flower_supernode
+    source = inspect.getsource(http_request_response)
+    assert "log(ERROR, exc)" in source.split("except Exception as exc")[1]  # told, and not raised again
+
+
+def test_flower_says_that_a_try_failed_in_the_words_the_link_listens_for():
+    (line,) = [
+        one for one in inspect.getsource(make_simple_http_retry_invoker).splitlines() if "retrying in" in one
+    ]
+    record = logging.LogRecord("flwr", logging.WARNING, "", 1, line.strip().strip('",'), (1.0,), None)
+    assert heard(record) == "disconnected"
+    assert FLOWER_LOGGER.name == "flwr"
+
+
+def test_a_live_supernode_gives_a_sign_of_life_more_often_than_a_link_counts_as_stalled():
+    longest = (HEARTBEAT_DEFAULT_INTERVAL - HEARTBEAT_CALL_TIMEOUT) * (
+        HEARTBEAT_BASE_MULTIPLIER + HEARTBEAT_RANDOM_RANGE[1]
+    )
+    assert 2 * longest <= FRESH_SECONDS["polling"]
+    assert FRESH_SECONDS["disconnected"] >= MAX_RETRY_DELAY + 2 * 25
 
 
 def test_the_numbers_we_answer_with_exist():

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from f2b_client.commands.options import HERE, Json, Site, progress_bar
-from f2b_client.settings import SiteFolder
+from f2b_client.settings import SiteFolder, default_weights_folder
 from f2b_client.state import progress_writer
 from face2bone_model.contract.errors import UsageError
 from face2bone_model.system.command import EXIT_STATUS, print_json
@@ -86,7 +86,6 @@ def weights_add(
 
     Example: `f2b-client weights add --from-registry` or `f2b-client weights add graph_final.pb --into weights`
     """
-    from f2b_client.trunk import default_weights_folder
     from face2bone_model.models.registry import add_from_registry
     from face2bone_model.models.weights import add_weights
 
@@ -116,7 +115,7 @@ def weights_show(
 
     Example: `f2b-client weights show --in weights --json`
     """
-    from f2b_client.trunk import default_weights_folder, trunk_in
+    from f2b_client.trunk import trunk_in
     from face2bone_model.models.weights import find_background
 
     folder = folder or default_weights_folder()

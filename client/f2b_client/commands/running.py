@@ -10,27 +10,38 @@ from rich.table import Table
 
 from f2b_client.commands.options import HERE, Json, Site
 from f2b_client.settings import SiteFolder, load_compute_settings
-from f2b_client.state import State, read_state
 from face2bone_model.system.command import EXIT_STATUS, print_json
 
 COMMANDS = typer.Typer()
 
 
 @COMMANDS.command(epilog=EXIT_STATUS)
-def start(site: Site = HERE) -> None:
+def start(
+    site: Site = HERE,
+    health: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Serve the gRPC health service there: a port for this machine alone, or host:port.",
+        ),
+    ] = "",
+) -> None:
     """Prepare what is new, connect to the coordinating centre, and answer the approved study until stopped.
 
     Makes outgoing connections only. Ctrl-C or `f2b-client stop` ends it; nothing is lost, replies that were made
-    are kept. deploy/f2b-client.service runs it under systemd.
+    are kept. deploy/f2b-client.service runs it under systemd. With --health, probes see each part by its name: link,
+    executor, ledger, disk, and all of them under the empty name.
 
-    Example: `f2b-client start --site /srv/face2bone/site`
+    Example: `f2b-client start --site /srv/face2bone/site --health 9464`
     """
     from f2b_client.supervisor import Supervisor
 
     console = Console(highlight=False)
-    Supervisor(
-        SiteFolder(site), lambda line: console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
-    ).run()
+
+    def say(line: str) -> None:
+        console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+
+    Supervisor(SiteFolder(site), say, health).run()
 
 
 @COMMANDS.command(hidden=True)
@@ -48,6 +59,7 @@ def execute(
 def stop(
     site: Site = HERE,
     seconds: Annotated[float, typer.Option(help="How long to wait for it to end.")] = 60.0,
+    as_json: Json = False,
 ) -> None:
     """Stop a running client of this site and wait until it has ended.
 
@@ -55,44 +67,48 @@ def stop(
     """
     from f2b_client.supervisor import stop_running
 
-    state = read_state(SiteFolder(site), "supervisor")
-    if state is None or state.doing == "stopped":
-        Console().print("It is not running.")
-        return
-    stop_running(SiteFolder(site), state.pid, seconds=seconds)
-    Console().print("Stopped.")
+    stopped = stop_running(SiteFolder(site), seconds=seconds)
+    if as_json:
+        print_json({"stopped": stopped})
+    else:
+        Console().print("Stopped." if stopped else "It is not running.")
 
 
 @COMMANDS.command(epilog=EXIT_STATUS)
 def status(site: Site = HERE, as_json: Json = False) -> None:
-    """Say what the client is doing, since when, and what was last sent.
+    """Say what the client is doing, since when and until which deadline, how the link stands, and what was last sent.
+
+    A process that died is named, whatever it said last. Reading changes nothing.
 
     Example: `f2b-client status --json`
     """
-    from f2b_client.receipts import read_receipts
+    from f2b_client.status import cells, read_status
 
-    folder = SiteFolder(site)
-    states = {name: read_state(folder, name) for name in ("supervisor", "prepare", "executor")}
-    receipts = read_receipts(folder.receipts)
+    found = read_status(SiteFolder(site))
     if as_json:
-        last = vars(receipts[-1]) if receipts else None
-        print_json({**{name: vars(s) if s else None for name, s in states.items()}, "last_sent": last})
-        return
-    table = Table("process", "doing", "since", "detail")
-    for name, state in states.items():
-        table.add_row(name, *_state_cells(state))
-    Console().print(table)
-    if receipts:
-        last_sent = receipts[-1]
-        Console(highlight=False).print(
-            f"Last sent: {last_sent.kind} of {last_sent.phase} {last_sent.round}, {last_sent.size_bytes:,} bytes, "
-            f"at {last_sent.at}; {len(receipts)} receipts in all."
+        print_json(
+            {
+                **{name: vars(state) if state else None for name, state in found.states.items()},
+                "running": found.running,
+                "last_sent": vars(found.last_sent) if found.last_sent else None,
+                "receipts": found.receipts,
+                "budget": found.budget,
+                "fault": found.fault,
+                "page": found.page,
+            }
         )
-
-
-def _state_cells(state: State | None) -> tuple[str, str, str]:
-    if state is None:
-        return "not yet", "", ""
-    amount = f"{state.done} of {state.total}" if state.total else ""
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.since)) if state.since else ""
-    return state.doing, since, f"{state.detail} {amount}".strip()
+        return
+    console = Console(highlight=False)
+    console.print("The client is running." if found.running else "The client is not running.")
+    table = Table("process", "doing", "since", "until", "detail")
+    for name, state in found.states.items():
+        table.add_row(name, *cells(state, time.time()))
+    console.print(table)
+    for title, line in (("Records", found.fault), ("Budget", found.budget), ("Page", found.page)):
+        if line:
+            console.print(f"{title}: {line}", soft_wrap=True)
+    if sent := found.last_sent:
+        console.print(
+            f"Last sent: {sent.kind} of {sent.phase} {sent.round}, {sent.size_bytes:,} bytes, at {sent.at}; "
+            f"{found.receipts} receipts in all."
+        )

@@ -1,11 +1,13 @@
-"""The Flower app bundle of every study: a name and a licence, no code.
+"""The Flower app bundle of every study: a name and a licence, no code, the same bytes everywhere.
 
-Flower starts a run from a bundle. Ours holds nothing that could be executed: both sides run the face2bone
-they have installed. A hospital's executor compares what arrives with these files and refuses anything else.
+Flower starts a run from a bundle. Ours holds nothing that could be executed: both sides run the face2bone they have
+installed. It is archived without compression, so its SHA-256 depends on no library, and a hospital's executor accepts
+that one digest. It never opens what arrives.
 """
 
+import hashlib
 import zipfile
-import zlib
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 
 from face2bone_model.contract.errors import RequestError
@@ -33,38 +35,55 @@ nodes = ""
 """,
     "README.md": b"Names a face2bone study run. Holds no code: both sides run what they installed.\n",
 }
-ALLOWED_NAMES = frozenset(BUNDLE_FILES) | {".info/CONTENT"}
-LARGEST_BYTES = 65_536
-UNREADABLE = (
-    zipfile.BadZipFile,
-    KeyError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    zlib.error,
-)
-"""How `zipfile` says that an archive is damaged, encrypted or packed in a way it does not know."""
+MANIFEST = ".info/CONTENT"
+"""Flower checks the other files against it before it installs a bundle at the centre: name, SHA-256, size in bits."""
+
+WRITTEN_AT = (1980, 1, 1, 0, 0, 0)
+UNIX = 3
+
+ALLOWED_BUNDLES = frozenset({"b228a6271134039c51ee7a2835e5b49a7fcd64eb1cbd0452ef604098e346f98c"})
+"""SHA-256 of the bundles a hospital accepts; `sha256sum` of the file `study_bundle` gives shows it."""
 
 
-def refuse_foreign_bundle(bundle: bytes) -> None:
-    """Check that a bundle holds our files and nothing else. It is read in memory, never unpacked or imported.
+def study_bundle() -> bytes:
+    """The bundle a run is started with, byte for byte the same on every machine."""
+    manifest = "\n".join(
+        f"{name},{hashlib.sha256(content).hexdigest()},{len(content) * 8}"
+        for name, content in BUNDLE_FILES.items()
+    )
+    return _archive({**BUNDLE_FILES, MANIFEST: manifest.encode()})
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    """A zip archive of stored files, with every field that `zipfile` takes from the machine set here."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, date_time=WRITTEN_AT)
+            entry.create_system = UNIX
+            entry.external_attr = 0o600 << 16
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def refuse_foreign_bundle(bundle: bytes, announced: Iterable[str] = ()) -> None:
+    """Check that a bundle is ours, by its SHA-256 alone: it is never opened, unpacked or imported.
+
+    Args:
+        bundle: the bytes that arrived.
+        announced: the digests that the run, the task and the bundle's own record claim.
 
     Raises:
-        RequestError: it is not a zip archive, is too large, or holds any other file.
+        RequestError: its digest is not on the list, or is not the one announced.
     """
-    if len(bundle) > LARGEST_BYTES:
-        raise RequestError(f"The run's bundle has {len(bundle)} bytes; ours has no code and is far smaller.")
-    try:
-        with zipfile.ZipFile(BytesIO(bundle)) as archive:
-            foreign = set(archive.namelist()) - ALLOWED_NAMES
-            if sum(file.file_size for file in archive.infolist()) > LARGEST_BYTES:
-                raise RequestError("The run's bundle would unpack to far more than ours.")
-            changed = foreign or archive.read("README.md") != BUNDLE_FILES["README.md"]
-    except UNREADABLE as error:
-        raise RequestError("The run's bundle is not a face2bone bundle.") from error
-    if changed:
+    digest = hashlib.sha256(bundle).hexdigest()
+    if digest not in ALLOWED_BUNDLES:
         raise RequestError(
-            f"The run's bundle holds foreign files: {', '.join(sorted(foreign)) or 'README.md changed'}.",
-            "Tell the coordinating centre; nothing of it was executed.",
+            f"The run's bundle ({len(bundle)} bytes, SHA-256 {digest}) is not face2bone's.",
+            "Tell the coordinating centre; nothing of it was opened or executed.",
+        )
+    if other := sorted(set(announced) - {digest}):
+        raise RequestError(
+            f"The run announces the bundle '{', '.join(other)}', and {digest} arrived.",
+            "Tell the coordinating centre; nothing of it was opened or executed.",
         )

@@ -51,7 +51,7 @@ class TrainingSettings:
     loss: Literal["cross_entropy", "ordinal"] = "cross_entropy"
     class_weights: bool = True
     max_update_norm: float = 20.0
-    """Longest step (L2 distance from the model received) that a site lets out. Seen: 0.4 to 3 with 24 to 150 patients."""
+    """Longest step (L2 distance from the model received) that a site lets out. Seen: 0.4 to 3, 24 to 150 patients."""
     strategy: Literal["fedavg"] = "fedavg"
     min_sites: int = 2
     seed: int = 0

@@ -58,6 +58,10 @@ class Manifest:
     """Densitometer and number of patients."""
     t_reference_db: str = "not stated"
     software: str = "not stated"
+    patients: tuple[DxaPatient, ...] = ()
+    """What the export says of each patient, in the cohort or not; without those whose rows contradict each other."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The patients behind `excluded`, each with the reason."""
     splits: Mapping[str, Split] = field(default_factory=dict)
     """Patient id to split, of now and before: keep it, and hand it to the next `read_manifest`. A patient who is
     missing for a while comes back to her split."""
@@ -115,6 +119,8 @@ def read_manifest(site_folder: Path, *, previous_splits: Mapping[str, Split] | N
         devices=_tally(patient.device or "not stated" for patient, _ in classed),
         t_reference_db=data.dxa.t_reference_db,
         software=data.dxa.software,
+        patients=dxa.patients,
+        left_out=all_left_out,
         splits={**(previous_splits or {}), **{entry.patient_id: entry.split for entry in entries}},
     )
 

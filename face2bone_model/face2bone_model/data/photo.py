@@ -56,7 +56,7 @@ def decode_photo(content: bytes, *, name: str, max_side: int = 2048) -> NDArray[
     Raises:
         Quarantined: not a picture, damaged, too large or too small.
     """
-    _register_formats()
+    register_formats()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; whether the pixels can be read is what counts
@@ -145,7 +145,7 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 
 @functools.cache
-def _register_formats() -> None:
+def register_formats() -> None:
     """Load Pillow's readers and teach it HEIC, once."""
     import pillow_heif
 

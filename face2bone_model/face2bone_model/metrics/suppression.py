@@ -1,22 +1,20 @@
 """Small cells stay at the site: a family of tables leaves whole or not at all.
 
-The rule. If any count of a family, in any of its groups, is 1 to min_cell - 1, the whole family is zeroed and its
-`released` flag is 0. Zero is allowed (CMS cell-size policy, ResDAC 2024). Since a family of groups is a partition
+The primary rule. If any count of a family, in any of its groups, is 1 to min_cell - 1, the whole family is zeroed and
+its `released` flag is 0. Zero is allowed (CMS cell-size policy, ResDAC 2024). Since a family of groups is a partition
 (both sexes, every age band) and leaves whole, no group follows from the others. Since a family lists complements
 (wrong beside right, others beside the class), no count follows from a total. Since all grids nest, no cell follows
 from two of them. Real-valued sums leave only beside the count of patients they run over.
 
-What the rule does not do, and later work must:
+What this rule does not see, because it looks at one table at a time: `reply_audit` withholds more where families of
+one reply give a small cell away together, `population_audit` where replies about overlapping patients do.
 
-- two families of one site may still give a cross-tabulation neither holds (patients called osteoporotic, from
-  `confusion`, minus those with a probability above 8/15, from `calibration_15`), and margins may bound a withheld cell;
-- one patient more or fewer between two evaluations, or two rounds, shows in the difference;
-- real-valued sums over `min_cell` patients are not noise: enough different ones could be solved for the patients. Only
-  secure aggregation or differential privacy stops that;
-- that a family was withheld says that it has a small cell.
+What neither does: real-valued sums over `min_cell` patients are not noise, and enough different ones could be solved
+for the patients (only secure aggregation or differential privacy stops that); that a family was withheld says that it
+has, or would give away, a small cell.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,31 +31,57 @@ def suppress(statistics: SiteStatistics, *, min_cell: int) -> SiteStatistics:
         statistics: of one site, from any `…_update` of this package.
         min_cell: the larger of the study's and the hospital's; 1 withholds nothing.
     """
-    unsafe = {
-        _family(name) for name, table in statistics.tables.items() if _has_small_cell(name, table, min_cell)
-    }
+    return withhold(statistics, small_families(statistics, min_cell=min_cell))
+
+
+def small_families(statistics: SiteStatistics, *, min_cell: int) -> frozenset[str]:
+    """Families, such as ``sex/confusion``, that have a cell of 1 to min_cell - 1."""
+    return frozenset(
+        family_of(name)
+        for name, table in statistics.tables.items()
+        if is_count(name, table) and ((table > 0) & (table < min_cell)).any()
+    )
+
+
+def withhold(statistics: SiteStatistics, families: Collection[str]) -> SiteStatistics:
+    """Zero some families and their `released` flags."""
     tables: Mapping[str, NDArray[Any]] = {
-        name: np.zeros_like(table) if _family(name) in unsafe else table
+        name: np.zeros_like(table) if family_of(name) in families else table
         for name, table in statistics.tables.items()
     }
     return SiteStatistics(tables=tables)
+
+
+def families_by_use(statistics: SiteStatistics) -> tuple[str, ...]:
+    """The families of one site that are not withheld, the most useful first.
+
+    All patients come before groups, since every figure rests on them; coarse tables before fine ones, since a
+    coarse table gives the headline figure and a fine one the detail of it.
+    """
+    cells: dict[str, int] = {}
+    for name, table in statistics.tables.items():
+        if is_count(name, table):
+            cells[family_of(name)] = cells.get(family_of(name), 0) + table.size
+    released = [family for family in cells if statistics[f"{family}/{RELEASED}"][0]]
+    return tuple(sorted(released, key=lambda family: (not family.startswith("all/"), cells[family], family)))
 
 
 def withheld_families(statistics: SiteStatistics) -> tuple[str, ...]:
     """Families, such as ``sex/confusion``, that at least one of the sites behind these sums did not release."""
     sites = int(statistics[SITES][0])
     return tuple(
-        _family(name)
+        family_of(name)
         for name, table in statistics.tables.items()
         if name.endswith(f"/{RELEASED}") and int(table[0]) < sites
     )
 
 
-def _family(name: str) -> str:
+def family_of(name: str) -> str:
+    """The family of a table: ``sex/confusion`` of ``sex/confusion/counts``."""
     return name.rpartition("/")[0]
 
 
-def _has_small_cell(name: str, table: NDArray[Any], min_cell: int) -> bool:
-    if name in SITE_FACTS or name.endswith(f"/{RELEASED}") or not np.issubdtype(table.dtype, np.integer):
-        return False
-    return bool(((table > 0) & (table < min_cell)).any())
+def is_count(name: str, table: NDArray[Any]) -> bool:
+    """Whether a table counts patients: neither a flag, nor a fact of the site, nor sums of real numbers."""
+    counts = np.issubdtype(table.dtype, np.integer)
+    return bool(counts) and name not in SITE_FACTS and not name.endswith(f"/{RELEASED}")

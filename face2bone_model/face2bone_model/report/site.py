@@ -11,6 +11,7 @@ from face2bone_model.data.problem import Problem
 from face2bone_model.metrics.summary import DescriptionSummary, EvaluationSummary
 from face2bone_model.report.evaluation_part import evaluation_context
 from face2bone_model.report.figures_cohort import class_bars
+from face2bone_model.report.figures_privacy import Charge, epsilon_curve
 from face2bone_model.report.formats import count, decimal, epsilon, moment, power_of_ten, share, size
 from face2bone_model.report.provenance import SITE_ONLY, Provenance, banners_of
 from face2bone_model.report.render import render, write_page
@@ -72,6 +73,8 @@ class Ledger:
     epsilon_budget: float
     delta: float
     noise_multiplier: float
+    charges: tuple[Charge, ...] = ()
+    """Every charge, oldest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +82,14 @@ class ReceiptLine:
     """One thing that left the hospital."""
 
     sent_at: datetime
-    phase: Phase
+    phase: Phase | None
+    """None where the question could not be read."""
     round: int
     num_bytes: int
     digest: str
     """SHA-256 of the bytes, in hexadecimal."""
+    refused: int = 0
+    """Number of the error, which is all that left of a refusal; 0 for a reply."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +143,7 @@ def site_context(page: SitePage) -> dict[str, Any]:
         "rounds": _round_table(page.rounds),
         "ledger": _ledger_facts(page.ledger),
         "private": page.ledger.private,
+        "privacy_curve": epsilon_curve("epsilon", page.ledger.charges, limit=page.ledger.epsilon_budget),
         "receipts": _receipt_table(page.receipts),
         "sent": size(sum(receipt.num_bytes for receipt in page.receipts)),
         "evaluated": page.evaluation is not None,
@@ -248,7 +255,7 @@ def _receipt_table(receipts: Sequence[ReceiptLine]) -> Table:
     rows = [
         (
             moment(r.sent_at),
-            r.phase.value,
+            _what_left(r),
             str(r.round) if r.phase is Phase.TRAIN else "",
             size(r.num_bytes),
             r.digest[:SHOWN_DIGEST],
@@ -270,3 +277,8 @@ def _receipt_table(receipts: Sequence[ReceiptLine]) -> Table:
         totals=1 if rows else 0,
         wide=True,
     )
+
+
+def _what_left(receipt: ReceiptLine) -> str:
+    phase = receipt.phase.value if receipt.phase else "unknown"
+    return f"{phase}, refused (number {receipt.refused})" if receipt.refused else phase

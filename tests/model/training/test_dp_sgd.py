@@ -1,18 +1,23 @@
 """The mechanism: who is drawn, what a patient can change, and what noise is added."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
 from face2bone_model.contract.errors import SettingsError
 from face2bone_model.contract.study import ModelSettings, PrivacySettings, TrainingSettings
 from face2bone_model.models.face2bone import build_model
-from face2bone_model.training.dp_sgd import descend_privately, draw_patients, single_patient_gradients
-from face2bone_model.training.loss import PatientLoss
+from face2bone_model.training import dp_sgd
+from face2bone_model.training.dp_sgd import clipped_sum, descend_privately, draw_patients
+from face2bone_model.training.loss import PatientLoss, class_weights
+from face2bone_model.training.patient_gradients import Outer, Stacked, norms, recorded
 from face2bone_model.training.privacy import DpPlan, plan_privacy
 from face2bone_model.training.train import train_round
 
@@ -185,10 +190,39 @@ def test_fine_tuning_is_refused_under_differential_privacy(make_cohort):
         train_round(model, make_cohort([0, 1]), make_cohort([0]), TRAINING, seed=0, privacy=plan())
 
 
-def test_a_layer_with_statistics_of_the_batch_is_refused():
-    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    with pytest.raises(SettingsError, match="differential privacy"), single_patient_gradients(model):
-        pass
+@pytest.mark.parametrize("affine", [True, False], ids=["with weights", "without weights"])
+def test_a_layer_with_statistics_of_the_batch_is_refused(make_cohort, affine):
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=affine))
+    with pytest.raises(SettingsError, match="BatchNorm"):
+        descend_privately(model, make_cohort([0]), plan(), PatientLoss("cross_entropy"), lambda *_: None)
+
+
+def test_class_weights_counted_from_the_patients_are_refused(make_cohort):
+    cohort = make_cohort([0, 0, 0, 2])
+    weighted = PatientLoss("cross_entropy", class_weights(cohort.labels))
+    with pytest.raises(SettingsError, match="labels"):
+        descend_privately(small_model(), cohort, plan(), weighted, lambda *_: None)
+
+
+def test_a_private_round_weights_no_class_whatever_the_study_says(make_cohort):
+    """The step of a cohort with one rare class is the mean of unweighted clipped gradients."""
+    cohort = make_cohort([0, 0, 0, 2], signal=50.0)
+    start = small_model()
+    expected = movement(cohort, plan(), start)
+    model = copy.deepcopy(start)
+    weighted = TrainingSettings(class_weights=True)
+    train_round(model, cohort, cohort, weighted, seed=0, privacy=plan())
+    torch.testing.assert_close(vector(model) - vector(start), expected, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(class_weights(cohort.labels), 1), "there is something to ignore"
+
+
+def test_a_private_round_never_looks_at_the_validation_patients(make_cohort):
+    """Nothing can be read from them, so nothing can have been decided by them."""
+    unreadable = object()
+    impatient = TrainingSettings(patience=1)
+    privacy = plan(steps_per_round=3, noise_multiplier=1.0)
+    result = train_round(small_model(), make_cohort([0, 1]), unreadable, impatient, seed=0, privacy=privacy)
+    assert result.segment == privacy.segment
 
 
 def test_an_error_in_the_middle_leaves_no_hooks_behind(make_cohort):
@@ -208,13 +242,66 @@ def test_weights_that_are_no_longer_numbers_are_reported(make_cohort):
         train_round(small_model(), cohort, cohort, TRAINING, seed=0, privacy=runaway)
 
 
-@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_convolutions_find_single_patient_gradients_in_any_memory_order(order):
-    """Opacus 1.6.0 alone fails this for channels_last: it reads the activations with the wrong strides."""
-    torch.manual_seed(0)
-    layer = nn.Conv2d(4, 4, kernel_size=3, padding=1, groups=4)
-    images = torch.rand(3, 4, 8, 8).contiguous(memory_format=order)
-    expected = [torch.autograd.grad(layer(image[None]).square().sum(), layer.weight)[0] for image in images]
-    with single_patient_gradients(layer) as private:
-        private(images).square().sum().backward()
-        torch.testing.assert_close(layer.weight.grad_sample, torch.stack(expected), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("trains", ["head", "all"])
+@pytest.mark.parametrize("bound", [0.01, 1.0, 100.0])
+def test_the_clipped_sum_of_the_default_model_is_the_one_a_loop_finds(make_cohort, trains, bound):
+    """Linear maps of one vector a patient go by outer products, all others by gradients laid out: `all` has both."""
+    model = build_model(dataclasses.replace(ModelSettings(), dropout=0.0), seed=0).train()
+    names = [name for name, _ in model.named_parameters() if trains == "all" or name.startswith("head.")]
+    trained = [dict(model.named_parameters())[name] for name in names]
+    features, clinical, labels = (
+        torch.from_numpy(a) for a in make_cohort([0, 1, 2, 1, 0]).batch(np.arange(5), [0] * 5)
+    )
+    criterion = PatientLoss("cross_entropy")
+    expected = torch.zeros(sum(tensor.numel() for tensor in trained))
+    for one in range(5):
+        row = slice(one, one + 1)
+        loss = criterion(model(features[row].float(), clinical[row]), labels[row]).sum()
+        gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, trained)])
+        expected += gradient * min(1.0, bound / float(gradient.norm()))
+    with recorded(model, frozenset(names)) as recorder:
+        gradients = recorder.gradients(criterion(model(features.float(), clinical), labels))
+        assert {type(gradient) for gradient in gradients.values()} == {Outer, Stacked}
+        sums = clipped_sum(gradients, bound)
+    found = torch.cat([sums[name].reshape(-1) for name in names])
+    assert float((found - expected).norm()) <= 1e-5 * float(expected.norm())
+
+
+@given(st.integers(1, 6), st.floats(1e-3, 1e3), st.floats(1e-6, 1e6), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_no_patient_adds_more_than_the_bound(patients, bound, scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {"left": (patients, 4), "right": (patients, 5), "stack": (patients, 3, 2)}
+    parts = {name: scale * torch.randn(shape, generator=generator) for name, shape in drawn.items()}
+    gradients = {"map": Outer(parts["left"], parts["right"]), "table": Stacked(parts["stack"])}
+    for patient in range(patients):
+        alone = {name: gradient.take(torch.tensor([patient])) for name, gradient in gradients.items()}
+        added = torch.cat([tensor.reshape(-1) for tensor in clipped_sum(alone, bound).values()])
+        assert float(added.norm()) <= bound * (1 + 1e-5)
+    whole = clipped_sum(gradients, bound)
+    assert float(torch.cat([tensor.reshape(-1) for tensor in whole.values()]).norm()) <= patients * bound * (
+        1 + 1e-5
+    )
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_a_patient_whose_gradient_is_not_a_number_does_not_undo_the_others(bad):
+    left, stack = torch.rand(3, 2), torch.rand(3, 4)
+    good = {"map": Outer(left[:2], left[:2]), "table": Stacked(stack[:2])}
+    spoilt_left, spoilt_stack = left.clone(), stack.clone()
+    spoilt_left[2], spoilt_stack[2] = bad, bad
+    spoilt = {"map": Outer(spoilt_left, spoilt_left), "table": Stacked(spoilt_stack)}
+    assert not bool(norms(spoilt).isfinite().all())
+    for name, total in clipped_sum(spoilt, 0.5).items():
+        torch.testing.assert_close(total, clipped_sum(good, 0.5)[name])
+
+
+def test_a_large_model_is_held_in_smaller_portions(make_cohort, monkeypatch):
+    """Memory, not the plan, then decides how many patients are seen at once; the step is the same."""
+    cohort, seen = make_cohort([0, 1, 2, 0, 1]), []
+    start = small_model()
+    expected = movement(cohort, plan(), start)
+    monkeypatch.setattr(dp_sgd, "_MOST_NUMBERS", 2 * len(vector(start)))
+    monkeypatch.setattr(dp_sgd, "clipped_sum", lambda g, c: seen.append(len(norms(g))) or clipped_sum(g, c))
+    torch.testing.assert_close(movement(cohort, plan(), start), expected, rtol=1e-4, atol=1e-7)
+    assert seen == [2, 2, 1]

@@ -23,7 +23,8 @@ def test_normal_numbers_are_standard_normal_and_independent():
 
 
 def test_any_count_can_be_drawn():
-    assert [len(secure_normal(size)) for size in (0, 1, 2, 7)] == [0, 1, 2, 7]
+    assert [len(secure_normal(size)) for size in (0, 1, 2, 7, 20_000)] == [0, 1, 2, 7, 20_000]
+    assert [len(secure_uniform(size)) for size in (0, 1, 7)] == [0, 1, 7]
 
 
 def test_seeding_torch_and_numpy_does_not_repeat_the_noise():

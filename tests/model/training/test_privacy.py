@@ -2,16 +2,24 @@
 
 import itertools
 import math
+import time
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opacus.accountants import RDPAccountant
 from scipy import optimize, stats
 
 from face2bone_model.contract.errors import BudgetError, CohortError, SettingsError
 from face2bone_model.contract.study import PrivacySettings, TrainingSettings
-from face2bone_model.training.privacy import DpSegment, epsilon_of, plan_privacy, refuse_fine_tuning
+from face2bone_model.training.privacy import (
+    DpSegment,
+    changes_to_training,
+    epsilon_of,
+    plan_privacy,
+)
 
 DELTA = 1e-5
 KNOWN = DpSegment(noise_multiplier=1.1, sample_rate=1 / 14, steps=280)
@@ -28,12 +36,12 @@ def exact_gaussian_epsilon(noise, steps, delta):
     return optimize.brentq(excess, 0, 100)
 
 
-@pytest.mark.parametrize(("accountant", "expected"), [("rdp", 7.62), ("prv", 6.91)])
+@pytest.mark.parametrize(("accountant", "expected"), [("rdp", 7.62), ("prv", 6.91), ("pld", 6.901)])
 def test_a_published_mechanism_costs_what_was_measured_elsewhere(accountant, expected):
     assert epsilon_of([KNOWN], DELTA, accountant) == pytest.approx(expected, abs=0.01)
 
 
-@pytest.mark.parametrize("accountant", ["rdp", "prv"])
+@pytest.mark.parametrize("accountant", ["rdp", "prv", "pld"])
 def test_twenty_segments_cost_what_one_of_twenty_times_the_steps_does(accountant):
     split = [DpSegment(noise_multiplier=1.1, sample_rate=1 / 14, steps=14)] * 20
     assert epsilon_of(split, DELTA, accountant) == epsilon_of([KNOWN], DELTA, accountant)
@@ -51,6 +59,62 @@ def test_full_batches_cost_what_the_exact_formula_says_and_rdp_is_above_it(noise
     exact = exact_gaussian_epsilon(noise, steps, DELTA)
     assert epsilon_of([segment], DELTA, "prv") == pytest.approx(exact, abs=0.05)
     assert exact <= epsilon_of([segment], DELTA, "rdp") <= exact * 1.15
+
+
+@pytest.mark.parametrize(("noise", "steps"), [(2.0, 1), (4.0, 40), (8.0, 10), (0.5, 3), (400.0, 1000)])
+def test_privacy_loss_distributions_meet_the_exact_formula_from_above(noise, steps):
+    segment = DpSegment(noise_multiplier=noise, sample_rate=1.0, steps=steps)
+    exact = exact_gaussian_epsilon(noise, steps, DELTA)
+    assert exact * (1 - 1e-9) <= epsilon_of([segment], DELTA, "pld") <= exact * 1.002
+
+
+RATES, NOISES = st.floats(0.01, 1.0), st.floats(0.8, 30.0)
+
+
+@given(st.lists(st.tuples(NOISES, RATES, st.integers(1, 12)), min_size=1, max_size=3))
+@settings(max_examples=10, deadline=None)
+def test_the_tight_accountant_is_never_above_the_fast_one(parts):
+    segments = [DpSegment(noise_multiplier=n, sample_rate=q, steps=k) for n, q, k in parts]
+    assert 0 <= epsilon_of(segments, DELTA, "pld") <= epsilon_of(segments, DELTA, "rdp")
+
+
+@given(st.lists(st.tuples(NOISES, RATES, st.integers(1, 50)), min_size=1, max_size=4))
+@settings(max_examples=10, deadline=None)
+def test_kept_divergences_give_what_opacus_gives_for_the_whole_history(parts):
+    reference = RDPAccountant()
+    reference.history = list(parts)
+    segments = [DpSegment(noise_multiplier=n, sample_rate=q, steps=k) for n, q, k in parts]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = reference.get_epsilon(DELTA)
+    assert epsilon_of(segments, DELTA) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("accountant", ["rdp", "prv", "pld"])
+def test_a_draw_in_which_nobody_can_take_part_costs_nothing(accountant):
+    nobody = DpSegment(noise_multiplier=1.0, sample_rate=0.0, steps=5)
+    none = DpSegment(noise_multiplier=1.0, sample_rate=0.5, steps=0)
+    assert epsilon_of([nobody, none], DELTA, accountant) == 0
+    assert epsilon_of([nobody, KNOWN], DELTA, accountant) == epsilon_of([KNOWN], DELTA, accountant)
+
+
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
+@pytest.mark.parametrize("noise", [1e-3, 1e-9, 1e-99, 1e-170, 5e-324])
+def test_hardly_any_noise_is_an_enormous_epsilon_and_no_crash(noise, accountant):
+    segment = DpSegment(noise_multiplier=noise, sample_rate=0.5, steps=3)
+    assert epsilon_of([segment], DELTA, accountant) > 1e5
+
+
+@pytest.mark.slow
+def test_two_hundred_different_segments_take_seconds():
+    rng = np.random.default_rng(0)
+    segments = [
+        DpSegment(noise_multiplier=rng.uniform(5, 60), sample_rate=rng.uniform(0.3, 1), steps=4)
+        for _ in range(200)
+    ]
+    started = time.process_time()
+    assert 4.9 < epsilon_of(segments, DELTA, "pld") < 5.0
+    assert time.process_time() - started < 20
 
 
 @given(st.permutations([(2.0, 0.9, 5), (1.5, 1.0, 2), (4.0, 1.0, 8)]))
@@ -74,7 +138,8 @@ def test_steps_without_noise_are_no_privacy_at_all():
 
 
 @pytest.mark.parametrize(
-    ("noise", "rate", "steps"), [(-1, 0.5, 1), (1, 1.5, 1), (1, 0.5, -1), (math.nan, 0.5, 1)]
+    ("noise", "rate", "steps"),
+    [(-1, 0.5, 1), (1, 1.5, 1), (1, 0.5, -1), (math.nan, 0.5, 1), (math.inf, 0.5, 1)],
 )
 def test_a_ledger_line_that_would_give_budget_back_cannot_be_written(noise, rate, steps):
     with pytest.raises(ValueError, match="not a mechanism"):
@@ -138,10 +203,18 @@ def test_a_site_without_training_patients_is_refused():
         plan_privacy(PrivacySettings(), 0, TrainingSettings())
 
 
-def test_fine_tuning_is_refused_with_the_reason():
-    refuse_fine_tuning("frozen")
-    with pytest.raises(SettingsError, match="noise"):
-        refuse_fine_tuning("finetune")
+def test_whoever_approves_is_told_which_settings_do_not_apply():
+    told = changes_to_training(TrainingSettings(local_epochs=7, class_weights=True))
+    assert [
+        word for sentence in told for word in ("7 epochs", "early stopping", "labels") if word in sentence
+    ] == [
+        "7 epochs",
+        "early stopping",
+        "labels",
+    ]
+    assert not any(
+        "labels" in sentence for sentence in changes_to_training(TrainingSettings(class_weights=False))
+    )
 
 
 def test_noise_never_falls_when_the_budget_shrinks():
