@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 from flwr.app import Error, Message
-from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
+from f2b_client.app import SiteApp
 from f2b_client.flower_internals import Acquired, Acquirer, Task, TaskInput, open_task
 from face2bone_model.contract.bundle import refuse_foreign_bundle
 from face2bone_model.contract.errors import Face2BoneError, UnexpectedError
@@ -25,7 +25,7 @@ RETRY_SECONDS = 3.0
 def execute(
     address: str,
     secret: bytes,
-    app: ClientApp,
+    app: SiteApp,
     *,
     should_stop: Callable[[], bool],
     on_idle: Callable[[], None],
@@ -35,7 +35,7 @@ def execute(
     Args:
         address: the SuperNode's runtime address, host:port on loopback.
         secret: the SuperNode's SuperExec secret.
-        app: the pinned ClientApp, imported once and kept warm.
+        app: the pinned app, imported once and kept warm.
         should_stop: asked between tasks.
         on_idle: called whenever there is nothing to do.
     """
@@ -61,7 +61,7 @@ def execute(
         acquirer.close()
 
 
-def _run(address: str, acquired: Acquired, app: ClientApp) -> None:
+def _run(address: str, acquired: Acquired, app: SiteApp) -> None:
     """Run one task; whatever happens to it, the next is still taken. A reply that was made is in the store."""
     try:
         with open_task(address, acquired) as task:
@@ -70,23 +70,23 @@ def _run(address: str, acquired: Acquired, app: ClientApp) -> None:
         log.exception("A task was lost between SuperNode and executor; the coordinator will ask again.")
 
 
-def _answer_task(task: Task, app: ClientApp) -> None:
+def _answer_task(task: Task, app: SiteApp) -> None:
     given = task.pull()
     try:
         refuse_foreign_bundle(given.bundle, given.announced)
     except Face2BoneError as error:
         log.error("Run %s refused: %s", given.run_id, error)
-        refusal = Error(ErrorCode.INVALID_FAB, str(error.code))
-        task.push(Message(refusal, reply_to=given.message), completed=False)
+        reply, _ = _answered(lambda: app.refuse(given.message), given)
+        task.push(reply, completed=False)
         return
-    reply, completed = _answer(app, given)
+    reply, completed = _answered(lambda: app(message=given.message, context=given.context), given)
     task.push(reply, completed=completed)
 
 
-def _answer(app: ClientApp, given: TaskInput) -> tuple[Message, bool]:
+def _answered(answer: Callable[[], Message], given: TaskInput) -> tuple[Message, bool]:
     """The app's reply; a fault as its number. Its text stays in the log, and the next task is still taken."""
     try:
-        return app(message=given.message, context=given.context), True
+        return answer(), True
     except Exception as error:
         log.exception("A fault while answering.")
         code = error.code if isinstance(error, Face2BoneError) else UnexpectedError.code

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from flwr.app import Context, Message
@@ -22,11 +23,15 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli import flower_supernode
+from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 TASK_TYPE = "flwr-clientapp"
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+HTTP_CLIENT = "FleetHttpClient"
+UNPACKER = "get_fused_config_from_fab"
 CALL_SECONDS = 60.0
 """How long one call about a task is tried again; the SuperNode is on this machine, or gone."""
 TEMPORARY = frozenset({502, 503, 504})
@@ -166,5 +171,21 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, httpx.HTTPStatusError) and error.response.status_code not in TEMPORARY
 
 
-run_supernode: Callable[[], None] = flower_supernode
-"""Flower's `flower-supernode` command, which reads `sys.argv`; it returns when the SuperNode has stopped polling."""
+class _SteadyClient(FleetHttpClient):
+    """Never follows a redirect: Flower's client does, to any address, and without encryption if told so."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._client.follow_redirects = False
+
+
+def run_supernode() -> None:
+    """Flower's `flower-supernode` command, held to the coordinating centre's own address.
+
+    It reads `sys.argv` and returns when the SuperNode has stopped polling. Flower would unpack the settings of every
+    bundle that arrives, whatever their size, before our executor refuses it; here it takes none of them.
+    """
+    # Flower offers no other way than to replace the names its modules look up.
+    setattr(fleet_http_connection, HTTP_CLIENT, _SteadyClient)
+    setattr(start_client_internal, UNPACKER, lambda *_: {})
+    flower_supernode()

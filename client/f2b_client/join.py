@@ -26,6 +26,8 @@ delta_limit = 1e-5
 min_cell = 11             # tables with a cell of 1 to 10 patients do not leave
 max_bytes_per_reply = 20_000_000
 max_rounds = 200
+max_models_per_round = 1  # an honest centre has one; the difference between two tells about single patients
+max_test_models = 1       # models evaluated on the held-out patients in one study
 """
 
 SITE_TEMPLATE = """\

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from f2b_client.settings import Policy
-from face2bone_model.contract.errors import EgressError
+from face2bone_model.contract.errors import EgressError, RequestError
+from face2bone_model.contract.keys import Phase, Split
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.study import PrivacySettings, Study
 
@@ -37,6 +38,32 @@ def check_round(policy: Policy, request: Request) -> None:
         raise EgressError(
             f"Round {request.round} is past this hospital's limit of {policy.release.max_rounds} rounds.",
             "See [release] max_rounds in policy.toml.",
+        )
+
+
+def check_models(policy: Policy, request: Request, *, of_question: int, on_test: int) -> None:
+    """Refuse to answer a question for one model more: their differences would tell about single patients.
+
+    Args:
+        policy: of the hospital.
+        request: a new one.
+        of_question: models for which the same question was answered before.
+        on_test: models evaluated on the held-out patients in this study before.
+
+    Raises:
+        RequestError: see above.
+    """
+    release = policy.release
+    if of_question >= release.max_models_per_round:
+        raise RequestError(
+            f"{request.question} was answered for {of_question} other models already.",
+            "A centre that lost a round's checkpoint may need [release] max_models_per_round raised in policy.toml.",
+        )
+    held_out = request.phase is Phase.EVALUATE and request.split is Split.TEST
+    if held_out and on_test >= release.max_test_models:
+        raise RequestError(
+            f"{on_test} models were evaluated on the held-out patients of this study already.",
+            "See [release] max_test_models in policy.toml.",
         )
 
 

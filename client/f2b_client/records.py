@@ -15,11 +15,12 @@ from f2b_client.agreement import Fault, ledger_fault, receipts_fault
 from f2b_client.charges import NOTHING_SPENT, LedgerState, read_charges, state_of
 from f2b_client.keys import receipt_key
 from f2b_client.ledger import Ledger
-from f2b_client.policy import check_size
+from f2b_client.policy import check_models, check_size
 from f2b_client.receipts import ONCE, REPEAT, Receipt, digest_of, read_signed, write_receipt
 from f2b_client.replies import Pending, Price, ReplyStore
 from f2b_client.settings import Policy, SiteFolder
 from face2bone_model.contract.errors import BudgetError, EgressError, RecordsError
+from face2bone_model.contract.keys import Phase, Split
 from face2bone_model.contract.payload import decode, digest, encode
 from face2bone_model.contract.request import Request
 
@@ -49,7 +50,10 @@ class Records:
         """
         with self._alone():
             self._refuse_disagreement()
-            return self._known(request)
+            known = self._known(request)
+            if known is None:
+                self._refuse_probing(request)
+            return known
 
     def settle(self, request: Request, pending: Pending) -> bytes:
         """Record a finished reply and return the bytes that may leave; those of an earlier answer, if there is one.
@@ -57,11 +61,16 @@ class Records:
         Raises:
             RecordsError: receipts, ledger and replies do not agree.
             BudgetError: the budget does not cover it; nothing was charged.
+            RequestError: the same question was answered for other models.
             EgressError: it is larger than the policy permits; nothing was charged.
         """
         with self._alone():
             self._refuse_disagreement()
-            return self._known(request) or self._finish(request, pending)
+            known = self._known(request)
+            if known is not None:
+                return known
+            self._refuse_probing(request)
+            return self._finish(request, pending)
 
     def note(self, request: Request | None, kind: str, payload: bytes) -> None:
         """Write the receipt of a reply that is not stored: the number of an error."""
@@ -83,6 +92,15 @@ class Records:
         fault = self._receipts_fault() or self._ledger_fault()
         if fault is not None:
             raise RecordsError(fault.what, fault.mend)
+
+    def _refuse_probing(self, request: Request) -> None:
+        store, study = self._store, request.study_hash
+        check_models(
+            self.policy,
+            request,
+            of_question=store.answered(study, request.question),
+            on_test=store.answered(study, f"{Phase.EVALUATE}-*-{Split.TEST}"),
+        )
 
     def _known(self, request: Request) -> bytes | None:
         payload = self._store.find(request.study_hash, request.key)

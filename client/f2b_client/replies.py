@@ -58,6 +58,10 @@ class ReplyStore:
         payloads = (path.read_bytes() for path in sorted(self.path.glob(f"*/*{FINAL}")))
         return next((payload for payload in payloads if digest(payload) == payload_digest), None)
 
+    def answered(self, study_hash: str, question: str) -> int:
+        """How many requests were answered whose key matches `question`, a glob such as ``evaluate-*-test``."""
+        return len(list((self.path / study_hash[:16]).glob(f"{question}-*{FINAL}")))
+
     def find_pending(self, study_hash: str, key: str) -> Pending | None:
         """A reply that was finished and has not left.
 

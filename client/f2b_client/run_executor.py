@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from f2b_client.app import make_app
+from f2b_client.app import SiteApp
 from f2b_client.approval import approved_studies
 from f2b_client.executor import execute
 from f2b_client.settings import ComputeSettings, SiteFolder, load_joined
@@ -45,7 +45,7 @@ def run_executor(folder: SiteFolder, supernode: str, compute: ComputeSettings) -
     say("starting")
     work = SiteWork(folder, say)
     secret = (folder.keys / "executor.secret").read_bytes()
-    execute(supernode, secret, make_app(work.answer), should_stop=lambda: stopping[0], on_idle=on_idle)
+    execute(supernode, secret, SiteApp(work.answer), should_stop=lambda: stopping[0], on_idle=on_idle)
     on_idle()
     say("stopped")
 

@@ -103,6 +103,11 @@ class ReleasePolicy:
     """Tables with a cell of 1 to min_cell - 1 patients stay; the stricter of study and policy holds."""
     max_bytes_per_reply: int = 20_000_000
     max_rounds: int = 200
+    max_models_per_round: int = 1
+    """Different models for which one question of a round is answered. An honest centre has one; two models that differ
+    by a little show, in the difference of their sums, whom they set apart."""
+    max_test_models: int = 1
+    """Different models evaluated on the held-out patients in one study."""
 
 
 @dataclass(frozen=True, kw_only=True)

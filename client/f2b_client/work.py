@@ -195,7 +195,10 @@ class StudyWork:
         return self.gate.release_statistics(request, measured, study=self.study)
 
     def _predict(self, cohort: Cohort) -> NDArray[np.float64]:
-        return predict(self.model, cohort, device=self.device)
+        probabilities = predict(self.model, cohort, device=self.device)
+        if not np.isfinite(probabilities).all():
+            raise RequestError("The model in the request gives something other than probabilities here.")
+        return probabilities
 
     def _split(self, split: Split) -> Cohort:
         cohort = self.prepared.cohort.select(split)

@@ -38,7 +38,9 @@ def write_kit(folder: StudyFolder, site: str, address: str, out: Path) -> Path:
     """
     study = load_study(folder.study)
     if not (study.model_signature and study.statistics_signature):
-        raise SettingsError(f"{folder.study} is not complete.", f"Run `f2b-server study check {folder.path}` first.")
+        raise SettingsError(
+            f"{folder.study} is not complete.", f"Run `f2b-server study check {folder.path}` first."
+        )
     if site not in study.sites:
         raise EnrolmentError(f"study.toml does not name '{site}'.", f"It names {', '.join(study.sites)}.")
     about = {"site": site, "study": study.name, "address": address, "study_hash": study.hash()}

@@ -1,5 +1,6 @@
 """A study from the first question to the pooled evaluation: describe, train round by round, evaluate."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -33,6 +34,7 @@ from face2bone_model.contract.update import ModelSignature, Update
 from face2bone_model.metrics.description import describe_schema
 from face2bone_model.metrics.evaluation import evaluation_schema, validation_schema
 from face2bone_model.metrics.summary import validation_summary
+from face2bone_model.system.files import write_json
 
 Vector = NDArray[np.float32]
 
@@ -52,10 +54,16 @@ def run_study(folder: StudyFolder, federation: Federation) -> None:
     for number in range(1, study.training.rounds + 1):
         vector = run.train(number, vector)
     run.validate(study.training.rounds, vector)
-    chosen = choose_round(validation_losses(folder, study), study.training.rounds)
+    chosen = chosen_round(folder) or choose_round(validation_losses(folder, study), study.training.rounds)
+    write_json(folder.chosen, chosen)
     run.evaluate(chosen)
     log_event(folder, "finished", chosen_round=chosen)
     write_progress(folder, Progress(phase="finished", round=chosen, rounds=study.training.rounds))
+
+
+def chosen_round(folder: StudyFolder) -> int:
+    """The round chosen before; 0 where none was. Sites evaluate one model on their held-out patients, so it stays."""
+    return int(json.loads(folder.chosen.read_bytes())) if folder.chosen.exists() else 0
 
 
 def choose_round(losses: Mapping[int, float], rounds: int) -> int:

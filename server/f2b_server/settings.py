@@ -36,6 +36,11 @@ class StudyFolder:
         return self.path / "rounds"
 
     @property
+    def chosen(self) -> Path:
+        """The round whose model is evaluated on held-out patients, once it is chosen."""
+        return self.path / "chosen.json"
+
+    @property
     def statistics(self) -> Path:
         """Sums and counts as the sites released them."""
         return self.path / "statistics"

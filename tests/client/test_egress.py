@@ -15,8 +15,14 @@ from f2b_client.egress import Gate, Release
 from f2b_client.keys import make_keys, receipt_key
 from f2b_client.receipts import read_receipts, verify_receipts
 from f2b_client.settings import Policy, PrivacyPolicy, ReleasePolicy, SiteFolder
-from face2bone_model.contract.errors import BudgetError, EgressError, Face2BoneError, RecordsError
-from face2bone_model.contract.keys import Phase
+from face2bone_model.contract.errors import (
+    BudgetError,
+    EgressError,
+    Face2BoneError,
+    RecordsError,
+    RequestError,
+)
+from face2bone_model.contract.keys import Phase, Split
 from face2bone_model.contract.payload import decode
 from face2bone_model.contract.reply import ErrorReply, read_reply
 from face2bone_model.contract.request import Request
@@ -25,6 +31,7 @@ from face2bone_model.contract.study import EvaluationSettings, PrivacySettings, 
 from face2bone_model.contract.update import ModelSignature, Update
 from face2bone_model.metrics.description import describe_schema, describe_update
 from face2bone_model.metrics.evaluation import validation_schema, validation_update
+from face2bone_model.metrics.schemas import schema_of
 from face2bone_model.training.privacy import DpSegment
 
 EVALUATION = EvaluationSettings(score_bins=20, calibration_bins=5, min_cell=1)
@@ -317,11 +324,33 @@ def test_asked_again_the_same_bytes_leave_and_nothing_is_charged(gate):
     assert [receipt.kind for receipt in read_receipts(gate.folder.receipts)] == ["update", "repeat"]
 
 
-def test_another_model_in_the_request_is_another_question(gate):
+def test_a_round_is_answered_for_one_model_only(gate):
+    """The difference of two models' sums would tell about single patients."""
     request = asked()
+    other = replace(request, vector=np.ones(8, np.float32))
     let_out(gate, an_update(), request=request)
-    assert gate.again(replace(request, vector=np.ones(8, np.float32))) is None
+    with pytest.raises(RequestError, match="answered for 1 other models"):
+        gate.again(other)
+    with pytest.raises(RequestError):
+        let_out(gate, an_update(), request=other)
     assert gate.again(replace(request, round=2)) is None
+    lenient = replace(gate, policy=Policy(release=ReleasePolicy(min_cell=1, max_models_per_round=2)))
+    assert lenient.again(other) is None
+
+
+def test_the_held_out_patients_are_asked_about_one_model_in_a_study(gate):
+    def evaluation(number, split=Split.TEST):
+        return replace(asked(Phase.EVALUATE, number), split=split)
+
+    for split, labels in ((Split.TEST, "test"), (Split.VALIDATION, "validation")):
+        schema = schema_of(Phase.EVALUATE, split, EVALUATION)
+        tables = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in schema}
+        gate.release_statistics(
+            evaluation(1, split), measured(SiteStatistics(tables=tables), LABELS, labels), study=STUDY
+        )
+    with pytest.raises(RequestError, match="held-out"):
+        gate.again(evaluation(2))
+    assert gate.again(evaluation(2, Split.VALIDATION)) is None
 
 
 def test_every_release_has_a_receipt_of_its_very_bytes(gate):

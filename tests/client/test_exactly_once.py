@@ -12,18 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from subjects import subject_of
-
-from f2b_client.egress import Gate
-from f2b_client.keys import receipt_key
-from f2b_client.receipts import read_receipts, verify_receipts
-from f2b_client.replies import ReplyStore
-from f2b_client.settings import PrivacyPolicy, ReleasePolicy, SiteFolder
-from face2bone_model.contract.errors import BudgetError, EgressError, RecordsError
-from face2bone_model.contract.keys import Phase
-from face2bone_model.contract.payload import decode
-
-sys.path.insert(0, str(Path(__file__).parent))  # the driver lies beside this file
 from crash_driver import (
     ASKED,
     LABELS,
@@ -36,6 +24,16 @@ from crash_driver import (
     request_of,
     trained,
 )
+from subjects import subject_of
+
+from f2b_client.egress import Gate
+from f2b_client.keys import receipt_key
+from f2b_client.receipts import read_receipts, verify_receipts
+from f2b_client.replies import ReplyStore
+from f2b_client.settings import PrivacyPolicy, ReleasePolicy, SiteFolder
+from face2bone_model.contract.errors import BudgetError, EgressError, RecordsError
+from face2bone_model.contract.keys import Phase
+from face2bone_model.contract.payload import decode
 
 DRIVER = Path(__file__).with_name("crash_driver.py")
 LIVES = 68

@@ -29,7 +29,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from f2b_client.app import PAYLOAD, make_app
+from f2b_client.app import PAYLOAD, SiteApp
 from f2b_client.egress import Release
 from f2b_client.executor import execute
 from f2b_client.flower_internals import ACQUIRE, TASK_TYPE
@@ -202,7 +202,7 @@ def test_a_request_is_answered_with_the_bytes_of_the_release_and_nothing_else(ru
         seen.append(payload)
         return Release(b"reviewed bytes")
 
-    runtime = run(Runtime(query(b"the request"), OURS), make_app(answer))
+    runtime = run(Runtime(query(b"the request"), OURS), SiteApp(answer))
     assert seen == [b"the request"]
     assert runtime.output.sub_status == SubStatus.COMPLETED
     assert not runtime.reply.has_error()
@@ -211,26 +211,39 @@ def test_a_request_is_answered_with_the_bytes_of_the_release_and_nothing_else(ru
     assert not any(b"the request" in body for body in runtime.bodies("PushObject"))
 
 
+def refusing(seen):
+    """An app that notes what it is asked and answers that it is no request."""
+
+    def answer(payload):
+        seen.append(payload)
+        return Release(b"number 23")
+
+    return SiteApp(answer)
+
+
 @pytest.mark.parametrize("name", ["client_app.py", "f2b_client/app.py", "sitecustomize.py"])
-def test_a_foreign_bundle_is_refused_by_number_and_the_app_is_not_called(run, name):
-    runtime = run(Runtime(query(), bundle_with(name)), make_app(lambda _: pytest.fail("was called")))
-    assert runtime.reply.error.code == ErrorCode.INVALID_FAB
-    assert runtime.reply.error.reason == "23"
+def test_a_foreign_bundle_is_refused_through_the_gate_and_its_message_is_not_looked_into(run, name):
+    seen = []
+    runtime = run(Runtime(query(b"the request"), bundle_with(name)), refusing(seen))
+    assert seen == [b""]
+    assert not runtime.reply.has_error()
+    assert any(b"number 23" in body for body in runtime.bodies("PushObject"))
     assert runtime.output.sub_status == SubStatus.FAILED
     assert runtime.output.details == ""
 
 
 @pytest.mark.parametrize("bundle", [b"", b"no zip", OURS[:100]], ids=["empty", "text", "cut"])
 def test_a_bundle_that_cannot_be_read_is_refused_too(run, bundle):
-    runtime = run(Runtime(query(), bundle), make_app(lambda _: pytest.fail("was called")))
-    assert runtime.reply.error.reason == "23"
+    seen = []
+    run(Runtime(query(b"the request"), bundle), refusing(seen))
+    assert seen == [b""]
 
 
 def test_the_text_of_a_fault_does_not_leave_and_does_not_end_the_executor(run):
     def answer(_):
         raise RuntimeError("patient P-0001 in /srv/photos")
 
-    runtime = run(Runtime(query(), OURS), make_app(answer))
+    runtime = run(Runtime(query(), OURS), SiteApp(answer))
     assert (runtime.reply.error.code, runtime.reply.error.reason) == (
         ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
         "99",
@@ -240,9 +253,11 @@ def test_the_text_of_a_fault_does_not_leave_and_does_not_end_the_executor(run):
     assert not any(b"P-0001" in body or b"/srv" in body for _, body, _ in runtime.told)
 
 
-def test_a_message_of_a_kind_we_do_not_answer_fails_without_a_word(run):
-    runtime = run(Runtime(query(kind="train"), OURS), make_app(lambda _: pytest.fail("was called")))
-    assert runtime.output.sub_status == SubStatus.FAILED
+@pytest.mark.parametrize("kind", ["train", "evaluate", "query.export"])
+def test_a_message_of_another_kind_is_no_request(run, kind):
+    seen = []
+    runtime = run(Runtime(query(b"the request", kind=kind), OURS), refusing(seen))
+    assert seen == [b""]
     assert runtime.output.details == ""
 
 
@@ -253,18 +268,18 @@ def test_a_message_that_is_not_in_our_form_reaches_the_site_as_no_request(run):
         seen.append(payload)
         return Release(b"refused")
 
-    run(Runtime(query(b"x", name="weights"), OURS), make_app(answer))
+    run(Runtime(query(b"x", name="weights"), OURS), SiteApp(answer))
     assert seen == [b""]
 
 
 @pytest.mark.parametrize("method", ["PullTaskInput", "PullMessages", "PushMessages"])
 def test_a_task_lost_on_the_way_does_not_end_the_executor(run, method):
-    runtime = run(Runtime(query(), OURS, fail=method), make_app(lambda _: Release(b"x")))
+    runtime = run(Runtime(query(), OURS, fail=method), SiteApp(lambda _: Release(b"x")))
     assert runtime.output.details == ""
 
 
 def test_only_who_holds_the_secret_acquires_and_each_task_uses_its_own_token(run):
-    runtime = run(Runtime(query(), OURS), make_app(lambda _: Release(b"x")))
+    runtime = run(Runtime(query(), OURS), SiteApp(lambda _: Release(b"x")))
     acquired = [headers for method, _, headers in runtime.told if method == "AcquireTask"]
     names = {key.lower() for key in acquired[0]}
     signed = {value for name, value in vars(superexec_auth).items() if name.endswith("_HEADER")}
@@ -294,7 +309,7 @@ def test_a_supernode_that_does_not_answer_is_tried_again(run, monkeypatch):
         execute(
             f"{host}:{port}",
             SECRET,
-            make_app(lambda _: Release(b"x")),
+            SiteApp(lambda _: Release(b"x")),
             should_stop=should_stop,
             on_idle=lambda: None,
         )
@@ -307,20 +322,17 @@ def test_a_supernode_that_does_not_answer_is_tried_again(run, monkeypatch):
 @pytest.mark.parametrize("where", ["task", "run", "bundle"])
 @pytest.mark.parametrize("digest", ["0" * 64, ""])
 def test_a_bundle_that_is_not_the_one_announced_is_refused(run, where, digest):
-    runtime = run(
-        Runtime(query(), OURS, announced={where: digest}), make_app(lambda _: pytest.fail("was called"))
-    )
-    assert runtime.reply.error.reason == "23"
+    seen = []
+    runtime = run(Runtime(query(b"the request"), OURS, announced={where: digest}), refusing(seen))
+    assert seen == [b""]
     assert runtime.output.sub_status == SubStatus.FAILED
 
 
 def test_a_foreign_bundle_announced_under_our_digest_is_refused(run):
     announced = dict.fromkeys(("task", "run", "bundle"), DIGEST)
-    runtime = run(
-        Runtime(query(), bundle_with("client_app.py"), announced=announced),
-        make_app(lambda _: pytest.fail("was called")),
-    )
-    assert runtime.reply.error.reason == "23"
+    seen = []
+    run(Runtime(query(b"the request"), bundle_with("client_app.py"), announced=announced), refusing(seen))
+    assert seen == [b""]
 
 
 class EmptyRuntime(Runtime):
@@ -329,7 +341,7 @@ class EmptyRuntime(Runtime):
 
 
 def test_a_task_without_a_message_does_not_end_the_executor(run):
-    runtime = run(EmptyRuntime(query(), OURS), make_app(lambda _: pytest.fail("was called")))
+    runtime = run(EmptyRuntime(query(), OURS), SiteApp(lambda _: pytest.fail("was called")))
     assert runtime.output.sub_status == SubStatus.FAILED
     assert runtime.output.details == ""
 
@@ -342,7 +354,7 @@ def test_a_call_that_is_refused_costs_the_task_at_most_and_never_the_process(run
         pytest.fail("Flower tried to end the process")
 
     monkeypatch.setattr("os.kill", interrupted)
-    runtime = run(Runtime(query(), OURS, fail=method, code=code), make_app(lambda _: Release(b"x")))
+    runtime = run(Runtime(query(), OURS, fail=method, code=code), SiteApp(lambda _: Release(b"x")))
     assert len(runtime.bodies("PullTaskInput")) == 1
     assert runtime.output.details == ""
 
@@ -351,14 +363,14 @@ def test_a_call_that_is_refused_costs_the_task_at_most_and_never_the_process(run
 def test_a_supernode_that_is_gone_is_waited_for_but_not_for_ever(run, monkeypatch, method):
     monkeypatch.setattr("f2b_client.flower_internals.CALL_SECONDS", 1.0)
     began = time.monotonic()
-    runtime = run(Runtime(query(), OURS, fail=method, code=503), make_app(lambda _: Release(b"x")))
+    runtime = run(Runtime(query(), OURS, fail=method, code=503), SiteApp(lambda _: Release(b"x")))
     assert len(runtime.bodies(method)) > 1
     assert time.monotonic() - began < 15
 
 
 def test_heartbeats_without_an_answer_do_not_hold_up_the_next_task(run):
     runtime = run(
-        Runtime(query(), OURS, fail="SendTaskHeartbeat", code=503), make_app(lambda _: Release(b"x"))
+        Runtime(query(), OURS, fail="SendTaskHeartbeat", code=503), SiteApp(lambda _: Release(b"x"))
     )
     began = time.monotonic()
     assert runtime.output.sub_status == SubStatus.COMPLETED

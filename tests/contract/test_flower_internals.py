@@ -50,11 +50,14 @@ from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli import flower_supernode
+from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from f2b_client.flower_internals import ACQUIRE, TASK_TYPE
+from f2b_client import flower_internals
+from f2b_client.flower_internals import ACQUIRE, HTTP_CLIENT, TASK_TYPE, UNPACKER
 from f2b_client.link import FRESH_SECONDS, heard
 from f2b_server.flower_control import COMPLETED, FINISHED
 from face2bone_model.contract.bundle import study_bundle
@@ -285,3 +288,30 @@ def test_a_context_has_the_configuration_the_server_reads():
 def test_the_clients_refuse_root_certificates_without_tls():
     with pytest.raises(ValueError, match="insecure"):
         RuntimeHttpClient.from_server_address("127.0.0.1:1", True, b"x", interceptors=[])
+
+
+def test_what_the_supernode_is_held_to_is_where_flower_looks_it_up():
+    assert getattr(fleet_http_connection, HTTP_CLIENT) is FleetHttpClient
+    assert callable(getattr(start_client_internal, UNPACKER))
+    for module, name in ((fleet_http_connection, HTTP_CLIENT), (start_client_internal, UNPACKER)):
+        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        assert any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree)), name
+
+
+def test_the_supernodes_client_does_not_follow_redirects(monkeypatch):
+    import httpx
+
+    monkeypatch.setattr(flower_internals, "flower_supernode", lambda: None)
+    for module, name in ((fleet_http_connection, HTTP_CLIENT), (start_client_internal, UNPACKER)):
+        monkeypatch.setattr(module, name, getattr(module, name))  # put back afterwards
+    flower_internals.run_supernode()
+    steady = getattr(fleet_http_connection, HTTP_CLIENT)
+    client = steady.__new__(steady)
+    monkeypatch.setattr(
+        FleetHttpClient,
+        "__init__",
+        lambda self: setattr(self, "_client", httpx.Client(follow_redirects=True)),
+    )
+    steady.__init__(client)
+    assert client._client.follow_redirects is False
+    assert getattr(start_client_internal, UNPACKER)(b"a bundle", {}) == {}

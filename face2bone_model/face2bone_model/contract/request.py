@@ -38,9 +38,15 @@ class Request:
         return digest(self.encode())
 
     @property
+    def question(self) -> str:
+        """What is asked, whatever model comes with it: ``train-003``, ``evaluate-010-test``."""
+        about = f"-{self.split}" if self.phase is Phase.EVALUATE else ""
+        return f"{self.phase}-{self.round:03d}{about}"
+
+    @property
     def key(self) -> str:
         """Names the request in the reply store, such as ``train-003-5f2a9c01d2e4…``."""
-        return f"{self.phase}-{self.round:03d}-{self.digest}"
+        return f"{self.question}-{self.digest}"
 
 
 def read_request(payload: bytes) -> Request:
