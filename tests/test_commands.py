@@ -65,7 +65,9 @@ def test_a_policy_can_be_tried_before_it_is_in_force(enrolled: tuple[Path, Path]
     assert "rounds after 3 will be refused" in " ".join(said.split())
     tried = json.loads(run(*CLIENT, "policy", "check", "--site", str(site), "--json"))
     assert tried == {"ahead": [], "requests": []}
-    assert "typo.toml" in run(*CLIENT, "policy", "check", "--policy", "typo.toml", "--site", str(site), expect=12)
+    assert "typo.toml" in run(
+        *CLIENT, "policy", "check", "--policy", "typo.toml", "--site", str(site), expect=12
+    )
 
 
 def test_status_and_stop_of_a_client_that_never_ran(enrolled: tuple[Path, Path]) -> None:

@@ -10,6 +10,9 @@ from f2b_client.charges import FIRST, Charge, charges_fault
 from f2b_client.receipts import Receipt, SignedReceipt, chain_fault, digest_of
 
 LEDGER_MEND = "Restore ledger.db from a backup: budget that was spent does not come back."
+MEMORY_MEND = (
+    "Restore disclosure.db from a backup: without it, what was told before is not taken into account."
+)
 RECEIPTS_MEND = "Restore receipts.db and receipts.head from the same backup."
 
 
@@ -52,6 +55,29 @@ def ledger_fault(charges: Sequence[Charge], receipt: Receipt | None) -> Fault | 
     """
     if what := charges_fault(charges) or (_told_otherwise(charges, receipt) if receipt else ""):
         return Fault(what, LEDGER_MEND)
+    return None
+
+
+def memory_fault(heads: Sequence[str], receipt: Receipt | None) -> Fault | None:
+    """Whether the disclosure memory holds all it held when a receipt was written.
+
+    Args:
+        heads: a digest for each of its rows, over it and all before.
+        receipt: the newest; None before the first.
+    """
+    if receipt is None:
+        return None
+    rows = receipt.memory_rows
+    if len(heads) < rows:
+        return Fault(
+            f"The disclosure memory has {len(heads)} rows; receipt {receipt.number} says that it had {rows}.",
+            MEMORY_MEND,
+        )
+    if (heads[rows - 1] if rows else FIRST) != receipt.memory_head:
+        return Fault(
+            f"The disclosure memory is not what it was when receipt {receipt.number} was written.",
+            MEMORY_MEND,
+        )
     return None
 
 

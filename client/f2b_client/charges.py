@@ -45,14 +45,14 @@ COLUMNS = tuple(field.name for field in fields(Charge))
 
 
 @dataclass(frozen=True)
-class LedgerState:
-    """How long the ledger is, and the chain of its last charge."""
+class ChainState:
+    """How long a chained table is (the ledger, the disclosure memory), and the chain of its last row."""
 
     rows: int = 0
     head: str = FIRST
 
 
-NOTHING_SPENT = LedgerState()
+NOTHING_SPENT = ChainState()
 
 
 def read_charges(path: Path) -> tuple[Charge, ...]:
@@ -71,9 +71,9 @@ def add_charge(connection: sqlite3.Connection, charge: Charge) -> None:
     connection.execute("INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
-def state_of(charges: Sequence[Charge]) -> LedgerState:
+def state_of(charges: Sequence[Charge]) -> ChainState:
     """Length and head of a ledger."""
-    return LedgerState(len(charges), charges[-1].chain) if charges else NOTHING_SPENT
+    return ChainState(len(charges), charges[-1].chain) if charges else NOTHING_SPENT
 
 
 def charges_fault(charges: Sequence[Charge]) -> str:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from f2b_client.durable import durable_database, read_table
+from f2b_client.disclosure_file import MEMORY, SCHEMA, memory_rows
+from f2b_client.durable import durable_database
 from f2b_client.settings import SiteFolder
 from face2bone_model.contract.errors import RecordsError
 from face2bone_model.contract.keys import Split
@@ -30,10 +31,6 @@ from face2bone_model.metrics.reply_audit import ReplyAudit
 from face2bone_model.metrics.suppression import families_by_use, small_families, withhold
 from face2bone_model.metrics.tells import COUNTS_OF_THINGS, OUTPUT_FREE, Tell, tell_of
 
-SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS disclosures (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, "
-    "body TEXT NOT NULL, UNIQUE (kind, name))"
-)
 SALT, PATIENTS, REPLY = "salt", "patients", "reply"
 SMALL_CELL = "It has a cell of too few patients."
 POPULATION = "With what was released before, it would give too few patients away."
@@ -117,7 +114,7 @@ class DisclosureMemory:
     """The memory of one site, `disclosure.db` in its folder."""
 
     def __init__(self, folder: SiteFolder) -> None:
-        self._path: Path = folder.path / "disclosure.db"
+        self._path: Path = folder.path / MEMORY
 
     def patients(self, cohort: Cohort) -> Patients:
         """The prepared cohort, patients named by a keyed hash."""
@@ -206,9 +203,7 @@ class DisclosureMemory:
             )
 
     def _rows(self) -> list[tuple[str, str, str]]:
-        return [
-            (str(k), str(n), str(b)) for k, n, b in read_table(self._path, "disclosures", "kind, name, body")
-        ]
+        return memory_rows(self._path)
 
     def _read(self) -> Memory:
         rows = self._rows()

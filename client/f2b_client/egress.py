@@ -150,6 +150,7 @@ class Gate:
 
     def _suppressed(self, request: Request, measured: Measured, study: Study) -> SiteStatistics:
         """What may leave of these sums, beside all that left before; remembered before it leaves."""
+        self._records.refuse_disagreement()
         memory = DisclosureMemory(self.folder)
         protected = memory.protect(
             measured.statistics,

@@ -13,8 +13,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from f2b_client import anchor
-from f2b_client.agreement import RECEIPTS_MEND, Fault, history_fault, receipts_fault
+from f2b_client.agreement import RECEIPTS_MEND, Fault, history_fault, memory_fault, receipts_fault
 from f2b_client.charges import Charge, read_charges
+from f2b_client.disclosure_file import memory_heads
 from f2b_client.keys import receipt_public_key
 from f2b_client.receipts import ONCE, Receipt, SignedReceipt, chain_fault, read_signed
 from f2b_client.settings import SiteFolder
@@ -29,6 +30,8 @@ class Evidence:
     receipts: tuple[SignedReceipt, ...]
     anchor: bytes | None
     charges: tuple[Charge, ...] | None
+    memory: tuple[str, ...] | None = None
+    """A digest for each row of the disclosure memory."""
     replies: tuple[Path, ...] | None = None
     """The stored replies."""
     complete: bool = False
@@ -129,6 +132,7 @@ def _of_folder(folder: SiteFolder) -> Evidence:
         receipts=copies.receipts,
         anchor=copies.anchor,
         charges=() if complete and copies.charges is None else copies.charges,
+        memory=memory_heads(folder) if complete else None,
         replies=tuple(sorted(folder.replies.glob("*/*.safetensors"))),
         complete=complete,
     )
@@ -181,6 +185,8 @@ def _first_fault(evidence: Evidence, key: Ed25519PublicKey) -> Fault | None:
     receipts = [signed.read() for signed in evidence.receipts]
     if evidence.charges is not None:
         fault = history_fault(evidence.charges, receipts)
+    if fault is None and evidence.memory is not None:
+        fault = memory_fault(evidence.memory, receipts[-1] if receipts else None)
     return fault or _replies_fault(evidence.replies or (), receipts)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from f2b_client.charges import SCHEMA, Charge, LedgerState, add_charge, read_charges, state_of
+from f2b_client.charges import SCHEMA, ChainState, Charge, add_charge, read_charges, state_of
 from f2b_client.durable import durable_database
 from face2bone_model.contract.errors import BudgetError
 from face2bone_model.training.privacy import DpSegment, epsilon_of
@@ -37,7 +37,7 @@ class Ledger:
         return tuple(charge for charge in read_charges(self.path) if charge.cohort == self.cohort)
 
     @property
-    def state(self) -> LedgerState:
+    def state(self) -> ChainState:
         """Length and head of the whole file, all cohorts together."""
         return state_of(read_charges(self.path))
 

@@ -1,6 +1,6 @@
 """Try a policy against everything that was asked so far: what it would have refused, and with which number."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from f2b_client.approval import approved_study
 from f2b_client.ledger import Ledger
-from f2b_client.policy import check_patients, check_privacy, check_round, check_size, min_cell, privacy_terms
+from f2b_client.policy import (
+    check_models,
+    check_patients,
+    check_privacy,
+    check_round,
+    check_size,
+    min_cell,
+    privacy_terms,
+)
 from f2b_client.replies import ReplyStore
 from f2b_client.request_log import RecordedRequest, recorded_requests
 from f2b_client.settings import Policy, SiteFolder
@@ -44,20 +52,44 @@ def try_policy(folder: SiteFolder, policy: Policy, *, cohort: str) -> tuple[Tria
         cohort: whose ledger counts.
     """
     asked = {request.key: request for request in recorded_requests(folder)}
-    return tuple(_try(folder, policy, request, cohort) for request in asked.values())
+    answered: list[RecordedRequest] = []
+    trials = []
+    for request in asked.values():
+        trial = _try(folder, policy, request, cohort, answered)
+        trials.append(trial)
+        if not trial.code and ReplyStore(folder.replies).find(request.study_hash, request.key):
+            answered.append(request)
+    return tuple(trials)
 
 
-def _try(folder: SiteFolder, policy: Policy, recorded: RecordedRequest, cohort: str) -> Trial:
+def _try(
+    folder: SiteFolder,
+    policy: Policy,
+    recorded: RecordedRequest,
+    cohort: str,
+    answered: Sequence[RecordedRequest],
+) -> Trial:
     try:
         study = approved_study(folder, recorded.study_hash)
         request = _request(recorded)
         check_round(policy, request)
+        _check_models(policy, request, answered)
         stored = ReplyStore(folder.replies).find(recorded.study_hash, recorded.key)
         note = _judge_reply(policy, study, stored) if stored else "It was not answered with numbers."
         _check_budget(folder, policy, study, recorded, cohort)
     except Face2BoneError as error:
         return Trial(request=recorded, code=error.code, sentence=str(error))
     return Trial(request=recorded, code=0, sentence=note)
+
+
+def _check_models(policy: Policy, request: Request, answered: Sequence[RecordedRequest]) -> None:
+    before = [_request(one) for one in answered if one.study_hash == request.study_hash]
+    check_models(
+        policy,
+        request,
+        of_question=sum(one.question == request.question for one in before),
+        on_test=sum(one.phase is Phase.EVALUATE and one.split is Split.TEST for one in before),
+    )
 
 
 def _request(recorded: RecordedRequest) -> Request:

@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from f2b_client.charges import FIRST, NOTHING_SPENT, LedgerState
+from f2b_client.charges import FIRST, NOTHING_SPENT, ChainState
 from f2b_client.durable import durable_database, read_table
 from face2bone_model.contract.errors import RecordsError
 
@@ -48,6 +48,10 @@ class Receipt:
     """Charges in the privacy ledger when this was written."""
     ledger_head: str
     """The chain of the last of them."""
+    memory_rows: int
+    """Rows of the disclosure memory when this was written."""
+    memory_head: str
+    """The digest of the last of them, over all before."""
     previous: str
     """SHA-256 of the receipt before; 64 zeros for the first."""
 
@@ -60,9 +64,14 @@ class Receipt:
         return digest_of(self.body())
 
     @property
-    def ledger(self) -> LedgerState:
+    def ledger(self) -> ChainState:
         """The ledger when this was written."""
-        return LedgerState(self.ledger_rows, self.ledger_head)
+        return ChainState(self.ledger_rows, self.ledger_head)
+
+    @property
+    def memory(self) -> ChainState:
+        """The disclosure memory when this was written."""
+        return ChainState(self.memory_rows, self.memory_head)
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,8 @@ def write_receipt(  # noqa: PLR0913  # a receipt has that many facts
     kind: str,
     payload: bytes,
     to: str = "",
-    ledger: LedgerState = NOTHING_SPENT,
+    ledger: ChainState = NOTHING_SPENT,
+    memory: ChainState = NOTHING_SPENT,
 ) -> Receipt:
     """Append a signed receipt; durable on return. What leaves for the first time has one receipt, however often asked.
 
@@ -121,6 +131,8 @@ def write_receipt(  # noqa: PLR0913  # a receipt has that many facts
             payload_digest=payload_digest,
             ledger_rows=ledger.rows,
             ledger_head=ledger.head,
+            memory_rows=memory.rows,
+            memory_head=memory.head,
             previous=digest_of(last[1]) if last else FIRST,
         )
         row = (receipt.number, receipt.body(), key.sign(receipt.body().encode()))

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from f2b_client import anchor
-from f2b_client.agreement import Fault, ledger_fault, receipts_fault
-from f2b_client.charges import NOTHING_SPENT, LedgerState, read_charges, state_of
+from f2b_client.agreement import Fault, ledger_fault, memory_fault, receipts_fault
+from f2b_client.charges import NOTHING_SPENT, ChainState, read_charges, state_of
+from f2b_client.disclosure_file import memory_heads
 from f2b_client.keys import receipt_key
 from f2b_client.ledger import Ledger
 from f2b_client.policy import check_models, check_size
@@ -55,6 +56,15 @@ class Records:
                 self._refuse_probing(request)
             return known
 
+    def refuse_disagreement(self) -> None:
+        """Refuse while the site's records do not agree, before anything is worked out from them.
+
+        Raises:
+            RecordsError: receipts, ledger, disclosure memory and replies do not agree.
+        """
+        with self._alone():
+            self._refuse_disagreement()
+
     def settle(self, request: Request, pending: Pending) -> bytes:
         """Record a finished reply and return the bytes that may leave; those of an earlier answer, if there is one.
 
@@ -89,7 +99,7 @@ class Records:
             yield
 
     def _refuse_disagreement(self) -> None:
-        fault = self._receipts_fault() or self._ledger_fault()
+        fault = self._receipts_fault() or self._ledger_fault() or self._memory_fault()
         if fault is not None:
             raise RecordsError(fault.what, fault.mend)
 
@@ -106,6 +116,9 @@ class Records:
         payload = self._store.find(request.study_hash, request.key)
         if payload is not None:
             self._refuse_unrecorded(request, payload)
+            self._store.drop(
+                request.study_hash, request.key
+            )  # a kill may have left the pending one beside it
             self._receipt(request, REPEAT, payload)
             return payload
         pending = self._store.find_pending(request.study_hash, request.key)
@@ -169,6 +182,7 @@ class Records:
             payload=payload,
             to=self.to,
             ledger=self._ledger_to_state(),
+            memory=self._memory_to_state(),
         )
         if sound:
             self._anchor()
@@ -178,7 +192,7 @@ class Records:
         note = anchor.Anchor(number=newest.number, digest=digest_of(newest.body))
         anchor.write_anchor(self.folder.path / anchor.FILE, receipt_key(self.folder), note)
 
-    def _ledger_to_state(self) -> LedgerState:
+    def _ledger_to_state(self) -> ChainState:
         """The ledger as it is; where it contradicts the last receipt, as that has it, so that it still shows."""
         newest = self._newest()
         try:
@@ -188,6 +202,21 @@ class Records:
         if contradicted:
             return newest.ledger if newest else NOTHING_SPENT
         return state_of(read_charges(self.folder.ledger))
+
+    def _memory_to_state(self) -> ChainState:
+        """As for the ledger: what contradicts the last receipt must go on showing."""
+        newest = self._newest()
+        try:
+            contradicted = self._memory_fault() is not None
+        except RecordsError:
+            contradicted = True
+        if contradicted:
+            return newest.memory if newest else NOTHING_SPENT
+        heads = memory_heads(self.folder)
+        return ChainState(len(heads), heads[-1]) if heads else NOTHING_SPENT
+
+    def _memory_fault(self) -> Fault | None:
+        return memory_fault(memory_heads(self.folder), self._newest())
 
     def _newest(self) -> Receipt | None:
         signed = read_signed(self.folder.receipts)

@@ -6,6 +6,7 @@ from typing import Any
 
 from f2b_client.settings import Policy
 from face2bone_model.contract.study import Study
+from face2bone_model.training.privacy import changes_to_training
 
 MEANINGS = {
     "trunk_digest": "another frozen network must be installed",
@@ -96,7 +97,9 @@ def _leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _private_passes(study: Study) -> str:
     privacy = study.privacy
     part = "the head of the network" if privacy.trains == "head" else "the network"
-    return f"{privacy.steps_per_round} noisy steps of {part}; uniform class weights, no early stopping."
+    return " ".join(
+        (f"{privacy.steps_per_round} noisy steps of {part}.", *changes_to_training(study.training))
+    )
 
 
 def _what_leaves(study: Study, policy: Policy) -> tuple[str, ...]:

@@ -7,17 +7,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from f2b_client import link
+from f2b_client.evidence import refuse_broken_records
 from f2b_client.health import HealthServer, listening_address
 from f2b_client.health_checks import SLOW_CHECK_SECONDS, disk_serves, every, records_serve
 from f2b_client.kept import Kept
 from f2b_client.settings import Joined, SiteFolder, load_compute_settings, load_joined, load_policy
 from f2b_client.site_lock import only_one, running_pid
 from f2b_client.state import State, is_alive, read_state, write_state
-from face2bone_model.contract.errors import NotApprovedError, ProcessError
+from f2b_client.web.server import ADDRESS_FILE, live_pages
+from face2bone_model.contract.errors import Face2BoneError, NotApprovedError, ProcessError
 from face2bone_model.system.processes import Child, start, stop
 
 PROCESSES = ("supervisor", "prepare", "executor", link.PROCESS)
@@ -38,6 +40,8 @@ class Supervisor:
     say: Callable[[str], None]
     health: str = ""
     """Where to serve the gRPC health service; empty: nowhere."""
+    page_port: int = 0
+    """Where to serve the live page on 127.0.0.1; 0: any free port."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _kept: dict[str, Kept] = field(default_factory=dict)
     _tell: Callable[[], None] = lambda: None
@@ -50,6 +54,7 @@ class Supervisor:
             EnrolmentError: the site has not joined.
             NotApprovedError: no study was approved.
             ProcessError: preparation failed.
+            RecordsError: receipts and ledger do not agree; nothing could be released.
         """
         joined = load_joined(self.folder)
         load_policy(self.folder)
@@ -58,12 +63,13 @@ class Supervisor:
             raise NotApprovedError(
                 "No study is approved here.", "Read it and run `f2b-client approve STUDY`."
             )
+        refuse_broken_records(self.folder)
         with only_one(self.folder):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self._stop.set())
             for old in PROCESSES:
                 (self.folder.state / f"{old}.json").unlink(missing_ok=True)
-            with self._served_health(address):
+            with self._served_health(address), self._served_page():
                 self._run(joined)
 
     @contextmanager
@@ -86,6 +92,17 @@ class Supervisor:
             yield
         finally:
             server.close()
+
+    @contextmanager
+    def _served_page(self) -> Iterator[None]:
+        """Serve the live page. Its address lets in whoever reads it, so no log gets it. Work goes on without it."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(live_pages(self.folder, self.page_port))
+                self.say(f"The live page's address is in {self.folder.state / ADDRESS_FILE}.")
+            except (Face2BoneError, OSError) as error:
+                self.say(f"Without the live page: {error}")
+            yield
 
     def _is_running(self, name: str) -> bool:
         return name in self._kept and self._kept[name].is_running()

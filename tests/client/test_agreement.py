@@ -16,7 +16,7 @@ from f2b_client.anchor import FILE, Anchor, read_anchor, write_anchor
 from f2b_client.charges import read_charges
 from f2b_client.egress import Gate
 from f2b_client.evidence import gather, refuse_broken_records, verify
-from f2b_client.keys import make_keys, receipt_key
+from f2b_client.keys import make_keys, receipt_key, receipt_public_key
 from f2b_client.receipts import read_receipts
 from f2b_client.settings import Policy, ReleasePolicy, SiteFolder
 from face2bone_model.contract.errors import RecordsError
@@ -304,3 +304,37 @@ def test_statistics_close_with_the_rest(site):
     with pytest.raises(RecordsError):
         gate_of(site).release_statistics(asked(7), measured(sums, LABELS, "validation"), study=STUDY)
     assert len(read_receipts(site.receipts)) == 4
+
+
+@pytest.fixture
+def tell(site):
+    """What releasing once more says."""
+
+    def release_again():
+        with pytest.raises(RecordsError) as caught:
+            release(gate_of(site), 9)
+        return caught.value.what
+
+    return release_again
+
+
+def test_a_deleted_disclosure_memory_is_noticed_and_nothing_leaves(site, tell):
+    (site.path / "disclosure.db").unlink()
+    assert "disclosure memory has 0 rows" in tell()
+    verdict = verify(gather(site.path), receipt_public_key(site))
+    assert "disclosure memory" in verdict.fault.what
+    gate_of(site).release_error(asked(9), "d" * 64, 33)
+    assert "disclosure memory has 0 rows" in tell()  # the receipt of the refusal does not make it look whole
+
+
+def test_an_edited_disclosure_memory_is_noticed(site, tell):
+    with closing(sqlite3.connect(site.path / "disclosure.db")) as file, file:
+        file.execute("UPDATE disclosures SET body = replace(body, '}', ' }') WHERE kind = 'reply'")
+    assert "is not what it was" in tell()
+
+
+def test_a_disclosure_memory_that_is_no_database_is_noticed(site, tell):
+    for path in site.path.glob("disclosure.db*"):
+        path.unlink()
+    (site.path / "disclosure.db").write_text("nothing")
+    assert "disclosure.db cannot be read" in tell()

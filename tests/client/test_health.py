@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from f2b_client import anchor
-from f2b_client.charges import LedgerState
+from f2b_client.charges import ChainState
 from f2b_client.health import HealthServer, listening_address
 from f2b_client.health_checks import disk_serves, every, records_serve
 from f2b_client.keys import make_keys, receipt_key
@@ -179,7 +179,7 @@ def test_records_of_a_site_that_sent_nothing_yet_are_in_order(folder):
 
 
 def test_a_ledger_that_lost_what_a_receipt_saw_does_not_serve(folder):
-    write(folder, ledger=LedgerState(1, "a" * 64))
+    write(folder, ledger=ChainState(1, "a" * 64))
     assert not records_serve(folder)
 
 

@@ -154,3 +154,27 @@ def test_the_template_policy_can_be_tried(site):
     folder, _, _ = site
     folder.policy.write_text(POLICY_TEMPLATE, encoding="utf-8")
     assert codes(folder, load_policy(folder)) == [0, 0, 0]
+
+
+def test_a_second_model_in_one_round_would_have_been_refused(site):
+    folder, study, gate = site
+    other = Request(
+        study_hash=study.hash(),
+        phase=Phase.TRAIN,
+        round=2,
+        signature_digest=SIGNATURE.digest(),
+        vector=np.full(8, 0.5, np.float32),
+    )
+    record_request(folder, other)
+    labels = np.array([0] * 20 + [1] * 20 + [2] * 15)
+    lenient = replace(gate, policy=Policy(release=ReleasePolicy(min_cell=1, max_models_per_round=2)))
+    lenient.release_update(
+        other,
+        an_update(study, labels),
+        subject=subject_of(labels, "validation"),
+        study=study,
+        signature=SIGNATURE,
+        segment=SEGMENT,
+    )
+    assert codes(folder, LENIENT) == [0, 0, 0, 23]
+    assert codes(folder, lenient.policy) == [0, 0, 0, 0]

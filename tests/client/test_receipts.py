@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from f2b_client.charges import FIRST, LedgerState
+from f2b_client.charges import FIRST, ChainState
 from f2b_client.receipts import read_receipts, verify_receipts, write_receipt
 from face2bone_model.contract.errors import RecordsError
 
@@ -28,7 +28,7 @@ def write(path, payload, key=KEY, kind="update"):
         kind=kind,
         payload=payload,
         to="centre.example:9092",
-        ledger=LedgerState(2, "c" * 64),
+        ledger=ChainState(2, "c" * 64),
     )
 
 

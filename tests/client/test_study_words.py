@@ -68,7 +68,12 @@ def test_only_the_phases_of_the_study_are_said_to_leave():
 
 def test_private_training_is_described_as_it_runs():
     words = " ".join(plain_words(STUDY, Policy(privacy=PrivacyPolicy(require_dp=True, epsilon_limit=3))))
-    assert "4 noisy steps of the head of the network; uniform class weights, no early stopping" in words
+    assert (
+        "4 noisy steps of the head of the network. A fixed number of steps takes the place of 2 epochs"
+        in words
+    )
+    assert "No early stopping" in words
+    assert "Classes are not weighted" in words
     assert "study: 8, policy.toml: 3 for all studies together" in words
 
 

@@ -25,12 +25,16 @@ def start(
             help="Serve the gRPC health service there: a port for this machine alone, or host:port.",
         ),
     ] = "",
+    page_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the live page on 127.0.0.1; 0: any free one.")
+    ] = 0,
 ) -> None:
     """Prepare what is new, connect to the coordinating centre, and answer the approved study until stopped.
 
     Makes outgoing connections only. Ctrl-C or `f2b-client stop` ends it; nothing is lost, replies that were made
     are kept. deploy/f2b-client.service runs it under systemd. With --health, probes see each part by its name: link,
-    executor, ledger, disk, and all of them under the empty name.
+    executor, ledger, disk, and all of them under the empty name. The live page shows what is done and what left, on
+    this machine only; `f2b-client status` prints its address.
 
     Example: `f2b-client start --site /srv/face2bone/site --health 9464`
     """
@@ -41,7 +45,7 @@ def start(
     def say(line: str) -> None:
         console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
 
-    Supervisor(SiteFolder(site), say, health).run()
+    Supervisor(SiteFolder(site), say, health, page_port).run()
 
 
 @COMMANDS.command(hidden=True)

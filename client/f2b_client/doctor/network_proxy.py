@@ -157,12 +157,18 @@ def _exempts(entry: str, address: Address) -> bool:
     name, colon, port = rest.rpartition(":")
     if is_ip(rest) or not colon or not port.isdecimal():
         name = rest
-    elif int(port) != address.port:
+    elif not _same_port(int(port), wanted, address.port):
         return False
     name, host = name.strip("[]").lower(), address.host.lower()
     if whole:
         return host == name
     return host.endswith(name) if name.startswith(".") else host == name or host.endswith(f".{name}")
+
+
+def _same_port(port: int, scheme: str, asked: int) -> bool:
+    """Httpx forgets a port that is its scheme's own: it then stands for any port in an entry, for none in a URL."""
+    own = DEFAULT_PORTS["https"]
+    return (scheme == "https" and port == own) or (port == asked and asked != own)
 
 
 def _meant_for(entry: str, address: Address) -> bool:
