@@ -164,7 +164,10 @@ def _shifted(then: NDArray[np.int64], now: NDArray[np.int64]) -> bool:
     moved = np.abs(then / then.sum() - now / now.sum()).max()
     table = np.array([then, now])
     table = table[:, table.sum(axis=0) > 0]
-    return bool(moved > _SHIFT and table.shape[1] > 1 and chi2_contingency(table).pvalue < _BY_CHANCE)
+    if moved <= _SHIFT or table.shape[1] < 2:  # noqa: PLR2004  # one class cannot shift
+        return False
+    _, by_chance, *_ = chi2_contingency(table)
+    return bool(by_chance < _BY_CHANCE)
 
 
 def _counts(classes: NDArray[np.int64]) -> str:

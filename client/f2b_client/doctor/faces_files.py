@@ -237,8 +237,8 @@ def association(pairs: Sequence[tuple[str, int]]) -> tuple[float, float]:
     table = np.zeros((len(rows), len(columns)))
     for name, (_, label) in zip(names, pairs, strict=True):
         table[rows.index(name), columns.index(label)] += 1
-    result = chi2_contingency(table, correction=False)
-    return float(np.sqrt(result.statistic / (table.sum() * (min(table.shape) - 1)))), float(result.pvalue)
+    statistic, by_chance, *_ = chi2_contingency(table, correction=False)
+    return float(np.sqrt(statistic / (table.sum() * (min(table.shape) - 1)))), float(by_chance)
 
 
 def _most_telling(pairs: Sequence[tuple[str, int]]) -> tuple[str, Counter[int]]:
