@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,8 +167,8 @@ def _shifted(then: NDArray[np.int64], now: NDArray[np.int64]) -> bool:
     table = table[:, table.sum(axis=0) > 0]
     if moved <= _SHIFT or table.shape[1] < 2:  # noqa: PLR2004  # one class cannot shift
         return False
-    _, by_chance, *_ = chi2_contingency(table)
-    return bool(by_chance < _BY_CHANCE)
+    result: Any = chi2_contingency(table)
+    return bool(result[1] < _BY_CHANCE)
 
 
 def _counts(classes: NDArray[np.int64]) -> str:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imagehash
 import numpy as np
@@ -237,8 +238,8 @@ def association(pairs: Sequence[tuple[str, int]]) -> tuple[float, float]:
     table = np.zeros((len(rows), len(columns)))
     for name, (_, label) in zip(names, pairs, strict=True):
         table[rows.index(name), columns.index(label)] += 1
-    statistic, by_chance, *_ = chi2_contingency(table, correction=False)
-    return float(np.sqrt(statistic / (table.sum() * (min(table.shape) - 1)))), float(by_chance)
+    result: Any = chi2_contingency(table, correction=False)
+    return float(np.sqrt(result[0] / (table.sum() * (min(table.shape) - 1)))), float(result[1])
 
 
 def _most_telling(pairs: Sequence[tuple[str, int]]) -> tuple[str, Counter[int]]:
