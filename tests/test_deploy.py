@@ -77,6 +77,7 @@ def test_the_clients_unit_does_not_try_again_what_a_person_has_to_mend():
         errors.UsageError,
         errors.SettingsError,
         errors.NotApprovedError,
+        errors.RecordsError,
         errors.EnrolmentError,
     )
     assert codes == {kind.code for kind in mended_by_people}

@@ -70,7 +70,7 @@ class StudyWork:
         self._check(request)
         match request.phase:
             case Phase.DESCRIBE:
-                return self._describe(request)
+                return self._describe(request, on_progress)
             case Phase.TRAIN:
                 return self._train(request, on_progress)
             case Phase.EVALUATE:
@@ -120,7 +120,8 @@ class StudyWork:
         patients = DisclosureMemory(self.gate.folder).patients(self.prepared.cohort)
         return Measures(self.study.evaluation, patients)
 
-    def _describe(self, request: Request) -> Release:
+    def _describe(self, request: Request, on_progress: OnProgress) -> Release:
+        on_progress("describing", 0, 1, "sizes of the cohort")
         measured = self._measures.description(self.prepared)
         return self.gate.release_statistics(request, measured, study=self.study)
 
@@ -130,6 +131,7 @@ class StudyWork:
         if plan is not None:
             limit, delta = self.gate.epsilon_limit(self.study), self.gate.delta(self.study)
             self.gate.ledger.check(plan.segment, limit=limit, delta=delta)
+        on_progress("training", 0, 0, f"round {request.round} of {self.study.training.rounds}")
         self._load(request)
         measured = self._measures.validation(validation, self._predict(validation))
         began = time.monotonic()

@@ -116,3 +116,4 @@ def status(site: Site = HERE, as_json: Json = False) -> None:
             f"Last sent: {sent.kind} of {sent.phase} {sent.round}, {sent.size_bytes:,} bytes, at {sent.at}; "
             f"{found.receipts} receipts in all."
         )
+        console.print(f"Receipt {sent.number}: {sent.digest()}", soft_wrap=True)
