@@ -38,17 +38,7 @@ class Measures:
 
     def description(self, prepared: PreparedSite) -> Measured:
         """Sizes of the cohort, before any model."""
-        cohort = prepared.cohort
-        statistics = describe_update(
-            self.settings,
-            labels=cohort.labels,
-            splits=cohort.splits,
-            female=cohort.female,
-            ages=cohort.ages,
-            excluded_patients=sum(prepared.report.left_out.values()),
-            quarantined_photos=sum(prepared.report.quarantined.values()),
-            ellipse_only=prepared.report.background == ELLIPSE_ONLY,
-        )
+        statistics = describe(prepared, self.settings)
         return Measured(statistics, self._subject(None, None))
 
     def validation(self, cohort: Cohort, probabilities: NDArray[np.float64]) -> Measured:
@@ -77,6 +67,21 @@ class Measures:
         return Subject(
             patients=self.patients, split=split, age_edges=self.settings.age_edges, measure=measure
         )
+
+
+def describe(prepared: PreparedSite, settings: EvaluationSettings) -> SiteStatistics:
+    """Sizes of a cohort by split, class, sex and age band, and how many photos and patients were left out."""
+    cohort = prepared.cohort
+    return describe_update(
+        settings,
+        labels=cohort.labels,
+        splits=cohort.splits,
+        female=cohort.female,
+        ages=cohort.ages,
+        excluded_patients=sum(prepared.report.left_out.values()),
+        quarantined_photos=sum(prepared.report.quarantined.values()),
+        ellipse_only=prepared.report.background == ELLIPSE_ONLY,
+    )
 
 
 def _everyone(cohort: Cohort) -> Mask:

@@ -9,6 +9,7 @@ from f2b_client.approval import approved_studies
 from f2b_client.egress import Gate
 from f2b_client.findings import findings
 from f2b_client.local_results import load_evaluation, load_rounds
+from f2b_client.measures import describe
 from f2b_client.prepare import CONTACT_SHEET, PreparedSite, load_prepared
 from f2b_client.receipts import Receipt, read_receipts
 from f2b_client.released import refused_with
@@ -17,7 +18,6 @@ from face2bone_model.contract.errors import NotApprovedError
 from face2bone_model.contract.keys import Phase
 from face2bone_model.contract.study import Study
 from face2bone_model.data.background import ELLIPSE_ONLY
-from face2bone_model.metrics.description import describe_update
 from face2bone_model.metrics.summary import EvaluationSummary, describe_summary, evaluation_report
 from face2bone_model.report.figures_privacy import Charge
 from face2bone_model.report.provenance import Provenance
@@ -44,23 +44,12 @@ def write_site_report(folder: SiteFolder) -> Path:
     study = _study(folder)
     prepared = load_prepared(folder)
     gate = Gate(folder, load_joined(folder).site, load_policy(folder))
-    cohort = prepared.cohort
-    description = describe_update(
-        study.evaluation,
-        labels=cohort.labels,
-        splits=cohort.splits,
-        female=cohort.female,
-        ages=cohort.ages,
-        excluded_patients=sum(prepared.report.left_out.values()),
-        quarantined_photos=sum(prepared.report.quarantined.values()),
-        ellipse_only=prepared.report.background == ELLIPSE_ONLY,
-    )
     ledger = _ledger(gate, study)
     page = SitePage(
         provenance=_provenance(folder, study, prepared, gate),
         site=gate.site,
         flow=_flow(prepared),
-        cohort=describe_summary(description, study.evaluation),
+        cohort=describe_summary(describe(prepared, study.evaluation), study.evaluation),
         preparation=_preparation(folder, prepared),
         rounds=_rounds(folder),
         evaluation=_evaluation(folder, study),

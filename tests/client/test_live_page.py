@@ -38,7 +38,7 @@ from f2b_client.web.app import PER_PAGE
 from f2b_client.web.figures import value_histogram
 from f2b_client.web.now import what_happens
 from f2b_client.web.server import live_pages
-from f2b_client.web.stored import prepared_photos, trained_rounds
+from f2b_client.web.stored import prepared_photos
 from f2b_client.web.stored_replies import spendings
 from f2b_client.web.table_words import table_words
 from f2b_client.web.words import duration
@@ -672,11 +672,11 @@ def test_what_preparation_and_training_wrote_is_read_as_they_wrote_it(finished, 
     report = write_preparation(SiteFolder(tmp_path))
     found = prepared_photos(SiteFolder(tmp_path))
     assert asdict(found) == {name: getattr(report, name) for name in asdict(found)}
-    rounds = trained_rounds(finished.folder, finished.study_hash)
+    rounds = load_rounds(finished.folder, finished.study_hash)
     kept = load_rounds(finished.folder, finished.study_hash)
     assert [vars(one) for one in rounds] == [vars(one) for one in kept]
     assert len(rounds) == ROUNDS
-    assert trained_rounds(finished.folder, "another") == ()
+    assert load_rounds(finished.folder, "another") == ()
 
 
 def test_moments_and_durations_read_as_people_say_them():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from f2b_client.web.stored import TrainedRound
+from f2b_client.local_results import LocalRound
 from face2bone_model.metrics.estimate import Estimate
 from face2bone_model.report.axes import fitted_axis
 from face2bone_model.report.drawing import Drawing
@@ -22,7 +22,7 @@ BINS = 48
 BOTTOM = 214.0
 
 
-def loss_curve(rounds: Sequence[TrainedRound]) -> Figure | None:
+def loss_curve(rounds: Sequence[LocalRound]) -> Figure | None:
     """Training loss by round; None with fewer than two rounds, or where training was private and none was looked at."""
     points = [
         RoundPoint(number=one.round, estimate=_plain(one.train_loss, one.num_patients))

@@ -9,6 +9,7 @@ from typing import Any
 
 from f2b_client import anchor
 from f2b_client.approval import approved_studies
+from f2b_client.local_results import LocalRound, load_rounds
 from f2b_client.policy import is_private, privacy_terms
 from f2b_client.receipts import UPDATE, Receipt, read_receipts
 from f2b_client.released import refused_with
@@ -17,7 +18,7 @@ from f2b_client.study_words import plain_words
 from f2b_client.web.figures import auc_curve, loss_curve
 from f2b_client.web.now import what_happens
 from f2b_client.web.receipt_words import Chain, chain_of, receipt_words
-from f2b_client.web.stored import TrainedRound, prepared_photos, trained_rounds
+from f2b_client.web.stored import prepared_photos
 from f2b_client.web.stored_replies import spendings, stored_reply
 from f2b_client.web.tables import policy_table, privacy_facts, reasons, round_table
 from f2b_client.web.words import plural
@@ -90,9 +91,9 @@ class SiteView:
         return read_receipts(self.folder.receipts)
 
     @cached_property
-    def rounds(self) -> tuple[TrainedRound, ...]:
+    def rounds(self) -> tuple[LocalRound, ...]:
         """Rounds trained here for the study."""
-        return trained_rounds(self.folder, self.study.hash()) if self.study else ()
+        return load_rounds(self.folder, self.study.hash()) if self.study else ()
 
     @cached_property
     def chain(self) -> Chain:

@@ -1,7 +1,6 @@
-"""What preparation and training left as small JSON files, read without their modules, which would import torch.
+"""What the preparation left as a small JSON file, read without its module, which would import torch.
 
-`cache/preparation.json` and `state/rounds.json` are written by `f2b_client.prepare` and `f2b_client.local_results`;
-the tests write them with those modules and read them here.
+`cache/preparation.json` is written by `f2b_client.prepare`; the tests write it with that module and read it here.
 """
 
 import json
@@ -28,31 +27,10 @@ class PreparedPhotos:
     background: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedRound:
-    """One round of training as the site saw it."""
-
-    study_hash: str
-    round: int
-    train_loss: float
-    epochs: int
-    """0 for a private round, which counts noisy steps."""
-    num_patients: int
-    seconds: float
-    epsilon_after: float
-
-
 def prepared_photos(folder: SiteFolder) -> PreparedPhotos | None:
     """The last preparation; None before the first, or where its file is being replaced."""
     record = _read(folder.cache / "preparation.json")
     return PreparedPhotos(**_known(PreparedPhotos, record)) if isinstance(record, dict) else None
-
-
-def trained_rounds(folder: SiteFolder, study_hash: str) -> tuple[TrainedRound, ...]:
-    """Rounds of a study so far, in order."""
-    records = _read(folder.state / "rounds.json")
-    rounds = [TrainedRound(**_known(TrainedRound, one)) for one in records or ()]
-    return tuple(sorted((one for one in rounds if one.study_hash == study_hash), key=lambda one: one.round))
 
 
 def _read(path: Path) -> Any:
@@ -62,6 +40,6 @@ def _read(path: Path) -> Any:
         return None
 
 
-def _known(kind: type[PreparedPhotos | TrainedRound], record: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: type[PreparedPhotos], record: Mapping[str, Any]) -> dict[str, Any]:
     """The fields shown here; the files hold more."""
     return {field.name: record[field.name] for field in fields(kind)}

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from f2b_client.local_results import LocalRound
 from f2b_client.settings import Policy
-from f2b_client.web.stored import TrainedRound
 from f2b_client.web.words import plural
 from face2bone_model.report.formats import count, decimal, epsilon, power_of_ten, size
 from face2bone_model.report.tables import Column, Table
@@ -15,7 +15,7 @@ def reasons(title: str, unit: str, numbers: Mapping[str, int]) -> Table:
     return Table(title=title, columns=(Column("Reason"), Column(unit, "number")), rows=rows)
 
 
-def round_table(rounds: Sequence[TrainedRound]) -> Table:
+def round_table(rounds: Sequence[LocalRound]) -> Table:
     """Rounds of training, the newest first."""
     rows = [
         (
