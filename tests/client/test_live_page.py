@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from subjects import measured, subject_of
@@ -719,6 +719,8 @@ def test_the_curve_of_epsilon_needs_a_charge_and_marks_where_another_study_begin
 
 
 @given(hnp.arrays(np.float64, st.integers(1, 300), elements=st.floats(-1e3, 1e3)))
+@example(np.array([5e-324, 0.0]))
+@example(np.array([1.0, 1.0 + 2**-52]))
 def test_the_histogram_counts_every_number_once(values):
     rows = value_histogram("v", values).numbers.rows
     assert sum(int(number.replace("\N{NARROW NO-BREAK SPACE}", "")) for _, number in rows) == values.size

@@ -53,6 +53,13 @@ def _plain(value: float, patients: int) -> Estimate:
     )
 
 
+def _span(values: NDArray[Any]) -> tuple[float, float]:
+    """From the smallest to the largest, or one around them where they lie too close for `BINS` steps between."""
+    low, high = float(values.min()), float(values.max())
+    step = (high - low) / BINS
+    return (low, high) if low + step > low and high - step < high else (low - 0.5, high + 0.5)
+
+
 def value_histogram(name: str, values: NDArray[Any]) -> Figure:
     """How many of the released numbers lie in each of `BINS` equal steps from the smallest to the largest.
 
@@ -60,7 +67,7 @@ def value_histogram(name: str, values: NDArray[Any]) -> Figure:
         name: unique on the page.
         values: shape (number of scalars,), finite.
     """
-    numbers, edges = np.histogram(values, BINS)
+    numbers, edges = np.histogram(values, BINS, range=_span(values))
     drawing = Drawing(name, "Released numbers", f"Histogram of {count(values.size)} numbers.", BOTTOM + 44)
     across = fitted_axis([float(edges[0]), float(edges[-1])], LEFT, RIGHT)
     up = fitted_axis([0.0, float(numbers.max(initial=1))], BOTTOM, TOP, floor=0.0)
