@@ -30,6 +30,7 @@ from face2bone_model.report.site import (
     SitePage,
     write_site_page,
 )
+from face2bone_model.training.privacy import epsilon_of
 
 RANDOM = "random"
 
@@ -133,6 +134,7 @@ def _ledger(gate: Gate, study: Study) -> Ledger:
         epsilon_budget=gate.epsilon_limit(study),
         delta=delta,
         noise_multiplier=segments[-1].noise_multiplier if segments else 0.0,
+        epsilon_pld=epsilon_of(gate.ledger.segments(), delta, "pld"),
         charges=tuple(
             Charge(
                 at=datetime.fromisoformat(one.at), study=one.study_hash, round=one.round, epsilon=one.epsilon

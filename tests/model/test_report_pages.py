@@ -154,7 +154,14 @@ def a_site_page(**changes):
         evaluation=evaluation_report(
             evaluation_update(SETTINGS, probabilities[own], labels[own], female[own], ages[own]), SETTINGS
         ),
-        ledger=Ledger(private=True, epsilon_spent=2.1, epsilon_budget=8.0, delta=1e-5, noise_multiplier=0.83),
+        ledger=Ledger(
+            private=True,
+            epsilon_spent=2.1,
+            epsilon_budget=8.0,
+            delta=1e-5,
+            noise_multiplier=0.83,
+            epsilon_pld=1.87,
+        ),
         receipts=(
             ReceiptLine(sent_at=SENT, phase=Phase.DESCRIBE, round=0, num_bytes=9_812, digest="ab12" * 16),
             ReceiptLine(sent_at=SENT, phase=Phase.TRAIN, round=1, num_bytes=1_658_204, digest="cd34" * 16),
@@ -513,3 +520,11 @@ def test_an_unlimited_privacy_loss_is_called_so(tmp_path):
     sites = (replace(page.sites[1], epsilon_spent=math.inf), *page.sites[2:])
     html = write_study_page(replace(page, sites=sites), tmp_path).read_text(encoding="utf-8")
     assert "ε unbounded of 8.00" in words(html)
+
+
+def test_a_private_hospital_reads_what_was_spent_by_both_accountants(tmp_path):
+    html = write_site_page(a_site_page(), tmp_path).read_text(encoding="utf-8")
+    assert "by the tighter PLD accountant" in html
+    assert "1.87" in html
+    nothing = replace(a_site_page(), ledger=replace(a_site_page().ledger, epsilon_pld=0.0))
+    assert "PLD" not in write_site_page(nothing, tmp_path).read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ from face2bone_model.report.tables import Cell, Column, Table
 PAGE, RECORD = "site.html", "site.json"
 PRIVATE_STEPS, NOT_LOOKED_AT = "noisy steps", "not looked at"
 """In place of epochs and loss of a private round: a loss on the patients would lie outside the accounting."""
+TIGHTER = "Spent, by the tighter PLD accountant"
 SHOWN_DIGEST = 16
 """Hexadecimal digits of a receipt's digest on the page; the JSON holds all 64."""
 
@@ -73,6 +74,8 @@ class Ledger:
     epsilon_budget: float
     delta: float
     noise_multiplier: float
+    epsilon_pld: float = 0.0
+    """The same spending by the tighter PLD accountant; 0 where nothing was spent."""
     charges: tuple[Charge, ...] = ()
     """Every charge, oldest first."""
 
@@ -242,8 +245,10 @@ def _round_table(rounds: Sequence[LocalRound]) -> Table:
 
 def _ledger_facts(ledger: Ledger) -> Sequence[tuple[str, str]]:
     left = max(0.0, ledger.epsilon_budget - ledger.epsilon_spent)
+    tighter = ((TIGHTER, f"ε {epsilon(ledger.epsilon_pld)}"),) if ledger.epsilon_pld > 0 else ()
     return (
         ("Spent", f"ε {epsilon(ledger.epsilon_spent)}"),
+        *tighter,
         ("Budget", f"ε {epsilon(ledger.epsilon_budget)}"),
         ("Left", f"ε {epsilon(left)}"),
         ("δ", power_of_ten(ledger.delta)),
