@@ -52,6 +52,9 @@ def test_approving_says_in_plain_words_what_leaves_and_can_be_taken_back(enrolle
     assert "NOT differentially private" in said
     assert "taken back" in run(*CLIENT, "approve", joined, "--site", str(site), "--revoke")
     assert "No study is approved" in run(*CLIENT, "start", "--site", str(site), expect=20)
+    approved = json.loads(run(*CLIENT, "approve", joined, "--site", str(site), "--json"))
+    revoked = run(*CLIENT, "approve", joined, "--site", str(site), "--revoke", "--json")
+    assert json.loads(revoked) == {"revoked": approved["hash"]}
 
 
 def test_a_policy_can_be_tried_before_it_is_in_force(enrolled: tuple[Path, Path], tmp_path: Path) -> None:

@@ -79,3 +79,4 @@ def test_every_command_has_a_manual_page_with_an_example_and_its_exit_status(nam
         assert "Example: `" + name in command.help, command.name
         assert "Exit status" in command.epilog, command.name
         assert all(option.help for option in command.params), command.name
+        assert any("--json" in option.opts for option in command.params), command.name

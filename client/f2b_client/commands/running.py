@@ -1,7 +1,9 @@
 """Commands about the running client: start, stop, status."""
 
+import json
 import logging
 import time
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -28,6 +30,7 @@ def start(
     page_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the live page on 127.0.0.1; 0: any free one.")
     ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what happens as JSON, a line each.")] = False,
 ) -> None:
     """Prepare what is new, connect to the coordinating centre, and answer the approved study until stopped.
 
@@ -43,7 +46,10 @@ def start(
     console = Console(highlight=False)
 
     def say(line: str) -> None:
-        console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+        if as_json:
+            typer.echo(json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "what": line}))
+        else:
+            console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
 
     Supervisor(SiteFolder(site), say, health, page_port).run()
 

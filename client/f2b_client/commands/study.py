@@ -73,7 +73,10 @@ def approve(
     if revoke:
         study_hash = load_study(study).hash()
         approval.revoke(folder, study_hash)
-        Console().print(f"Approval of {study_hash[:12]}… taken back.")
+        if as_json:
+            print_json({"revoked": study_hash})
+        else:
+            Console().print(f"Approval of {study_hash[:12]}… taken back.")
         return
     approved = approval.approve(folder, study, load_policy(folder))
     if as_json:
