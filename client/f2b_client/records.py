@@ -6,9 +6,11 @@ charge. A lock lets one process of a site do this at a time; it falls with the p
 """
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TextIO
 
 from f2b_client import anchor
 from f2b_client.agreement import Fault, ledger_fault, memory_fault, receipts_fault
@@ -20,12 +22,14 @@ from f2b_client.policy import check_models, check_size
 from f2b_client.receipts import ONCE, REPEAT, Receipt, digest_of, read_signed, write_receipt
 from f2b_client.replies import Pending, Price, ReplyStore
 from f2b_client.settings import Policy, SiteFolder
-from face2bone_model.contract.errors import BudgetError, EgressError, RecordsError
+from face2bone_model.contract.errors import BudgetError, EgressError, ProcessError, RecordsError
 from face2bone_model.contract.keys import Phase, Split
 from face2bone_model.contract.payload import decode, digest, encode
 from face2bone_model.contract.request import Request
 
 NO_STUDY = "0" * 64
+LOCK_SECONDS = 300.0
+LOCK_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Records:
     def _alone(self) -> Iterator[None]:
         self.folder.state.mkdir(parents=True, exist_ok=True)
         with (self.folder.state / "gate.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             yield
 
     def _refuse_disagreement(self) -> None:
@@ -241,3 +245,20 @@ class Records:
                 f"The stored reply to {request.phase} {request.round} has no receipt: it was changed.",
                 "Restore the folder 'replies' from a backup.",
             )
+
+
+def _lock(file: TextIO) -> None:
+    """Wait for the gate's lock; a release takes seconds, so that who holds it longer hangs."""
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise ProcessError(
+                    f"Another process has held {file.name} for {LOCK_SECONDS:.0f} s.",
+                    "Stop every client of this site and start one again.",
+                ) from error
+            time.sleep(LOCK_POLL_SECONDS)
+        else:
+            return

@@ -1,5 +1,6 @@
 """Exactly once: killed anywhere between "asked" and "sent", a site loses no receipt and pays for nothing twice."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ from f2b_client.keys import receipt_key
 from f2b_client.receipts import read_receipts, verify_receipts
 from f2b_client.replies import ReplyStore
 from f2b_client.settings import PrivacyPolicy, ReleasePolicy, SiteFolder
-from face2bone_model.contract.errors import BudgetError, EgressError, RecordsError
+from face2bone_model.contract.errors import BudgetError, EgressError, ProcessError, RecordsError
 from face2bone_model.contract.keys import Phase
 from face2bone_model.contract.payload import decode
 
@@ -226,3 +227,13 @@ def test_asked_by_six_at_once_one_training_leaves_six_times(gate):
     assert len(gate.ledger.charges) == 1
     assert Counter(one.kind for one in read_receipts(gate.folder.receipts)) == {"update": 1, "repeat": 5}
     assert np.isfinite(decode(sent[0])[0]["vector"]).all()
+
+
+def test_a_process_that_holds_the_gate_for_ever_is_not_waited_for_for_ever(gate, monkeypatch):
+    monkeypatch.setattr("f2b_client.records.LOCK_SECONDS", 0.1)
+    let_out(gate)
+    with (gate.folder.state / "gate.lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ProcessError, match=r"held .*gate\.lock"):
+            gate.again(request_of(Phase.TRAIN, 1))
+    assert gate.again(request_of(Phase.TRAIN, 1)) is not None
