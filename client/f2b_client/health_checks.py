@@ -9,8 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 from f2b_client import anchor
-from f2b_client.agreement import ledger_fault, receipts_fault
+from f2b_client.agreement import ledger_fault, memory_fault, receipts_fault
 from f2b_client.charges import read_charges
+from f2b_client.disclosure_file import memory_heads
 from f2b_client.keys import receipt_key
 from f2b_client.receipts import read_signed
 from f2b_client.settings import SiteFolder
@@ -36,7 +37,7 @@ def every(seconds: float, check: Check, clock: Callable[[], float] = time.monoto
 
 
 def records_serve(folder: SiteFolder) -> bool:
-    """Whether ledger and receipts can be read whole and agree; while they do not, the gate lets nothing out.
+    """Whether receipts, ledger and disclosure memory agree; while they do not, the gate lets nothing out.
 
     The pages of both files, the ledger's chain, and the receipts since their anchor; `f2b-client egress verify` looks
     at every receipt.
@@ -60,13 +61,14 @@ def _reads_whole(path: Path) -> bool:
 def _agree(folder: SiteFolder) -> bool:
     key, head = receipt_key(folder).public_key(), folder.path / anchor.FILE
     note = anchor.read_anchor(head.read_bytes(), key) if head.exists() else None
-    receipts = read_signed(folder.receipts)  # before the charges, which may only become more meanwhile
+    receipts = read_signed(folder.receipts)  # before the others, which may only become more meanwhile
     newest = receipts[-1].read() if receipts else None
     faults = (
         receipts_fault(receipts, note, key, whole=False),
         ledger_fault(read_charges(folder.ledger), newest),
+        memory_fault(memory_heads(folder), newest),
     )
-    return faults == (None, None)
+    return not any(faults)
 
 
 def disk_serves(folder: SiteFolder, least_free: int = LEAST_FREE_BYTES) -> bool:

@@ -183,6 +183,12 @@ def test_a_ledger_that_lost_what_a_receipt_saw_does_not_serve(folder):
     assert not records_serve(folder)
 
 
+def test_a_disclosure_memory_that_lost_what_a_receipt_saw_does_not_serve(folder):
+    """The gate refuses everything then, so that a probe must see it."""
+    write(folder, memory=ChainState(1, "a" * 64))
+    assert not records_serve(folder)
+
+
 def test_receipts_that_were_taken_away_do_not_serve(folder):
     note = anchor.Anchor(number=3, digest="a" * 64)
     anchor.write_anchor(folder.path / anchor.FILE, receipt_key(folder), note)
