@@ -206,3 +206,5 @@ def _unchecked(evidence: Evidence) -> Iterator[str]:
         yield f"{anchor.FILE} is not at hand: whether the newest receipts were cut off cannot be told."
     if evidence.charges is None:
         yield "The ledger is not at hand: what was charged cannot be compared with the receipts."
+    if evidence.memory is None:
+        yield "The disclosure memory is not at hand: it stays at the site, where `egress verify` compares it."

@@ -302,6 +302,7 @@ def test_what_a_copy_lacks_is_said(site, tmp_path):
     assert "Whole. 7 receipts: " in text
     assert "receipts.head is not at hand" in text
     assert "The ledger is not at hand" in text
+    assert "The disclosure memory is not at hand" in text
 
 
 def test_the_public_key_may_be_in_either_form_and_is_made_of_the_private_one_where_missing(site, tmp_path):
