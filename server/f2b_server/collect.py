@@ -12,8 +12,6 @@ from face2bone_model.contract.reply import ErrorReply, Reply, read_reply
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.study import Study
 
-ATTEMPTS = 2
-"""Delivery in Flower is at most once: below its quorum a phase is asked again; sites answer from their store."""
 ONLINE_POLL_SECONDS = 1.0
 WAIT_LINE_SECONDS = 60.0
 
@@ -46,14 +44,14 @@ class Collector:
         """Wait until every admitted site is connected; go on at the deadline with those that are.
 
         Raises:
-            QuorumError: fewer than `min_sites` are connected at the deadline.
+            QuorumError: fewer than the quorum of `describe` are connected at the deadline.
         """
         end = time.time() + deadline_seconds
         on_wait = self._on_wait(Progress(phase="waiting", rounds=self.study.training.rounds))
         while (online := self.federation.online()) != frozenset(self.sites) and time.time() < end:
             on_wait(tuple(sorted(online)), tuple(sorted(set(self.sites) - online)), end)
             time.sleep(ONLINE_POLL_SECONDS)
-        if len(online) < self.study.training.min_sites:
+        if len(online) < self.study.quorum.describe:
             missing = ", ".join(sorted(set(self.sites) - online))
             raise QuorumError(
                 f"Only {len(online)} of {len(self.sites)} sites connected within {deadline_seconds:.0f} s; "
@@ -65,12 +63,13 @@ class Collector:
         """Ask every active site and keep the valid replies.
 
         Raises:
-            QuorumError: fewer than `min_sites` valid replies, twice.
+            QuorumError: fewer valid replies than the quorum of its phase, however often it was asked.
         """
         collected = Collected({}, {}, {})
-        for _ in range(ATTEMPTS):
+        needed = self._needed(request)
+        for _ in range(1 + self.study.quorum.repeats):
             collected = self._ask_once(request, check, deadline_seconds)
-            if len(collected.replies) >= self.study.training.min_sites:
+            if len(collected.replies) >= needed:
                 return collected
             log_event(
                 self.folder, "below-quorum", phase=request.phase, round=request.round, faults=collected.faults
@@ -79,9 +78,13 @@ class Collector:
         reasons = "; ".join(f"{site}: {fault}" for site, fault in sorted(collected.faults.items()))
         raise QuorumError(
             f"Phase '{request.phase}', round {request.round}: {len(collected.replies)} valid replies, "
-            f"{self.study.training.min_sites} needed. {reasons}.",
+            f"{needed} needed. {reasons}.",
             "Mend the sites named, then run `f2b-server train` again: it resumes at this round.",
         )
+
+    def _needed(self, request: Request) -> int:
+        """How many sites the phase of this request needs."""
+        return int(getattr(self.study.quorum, request.phase))
 
     def _ask_once(self, request: Request, check: Check, deadline_seconds: float) -> Collected:
         sites = self._active_sites()

@@ -61,6 +61,11 @@ class StudyFolder:
         return self.path / "log"
 
     @property
+    def state(self) -> Path:
+        """What the centre's processes do now, a small file for each; nothing in it is missed after a crash."""
+        return self.path / "state"
+
+    @property
     def flower(self) -> Path:
         """Flower's own home, so that it never writes into a person's."""
         return self.path / "flower"

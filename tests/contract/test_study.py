@@ -76,7 +76,7 @@ def other(value):
         case str():
             return value + "x"
         case tuple():
-            return (*value, value[0])
+            return (*value, *(value[:1] or ("head.*",)))
     raise AssertionError(value)
 
 

@@ -34,7 +34,6 @@ head_hidden = 8
 [training]
 rounds = 2
 local_epochs = 1
-min_sites = 1
 [evaluation]
 score_bins = 60
 calibration_bins = 3
@@ -174,7 +173,7 @@ def small_study(trunk: str, **changes) -> Study:
         "sites": (SITE,),
         "trunk_name": "random",
         "trunk_digest": trunk,
-        "training": TrainingSettings(rounds=2, local_epochs=1, min_sites=1),
+        "training": TrainingSettings(rounds=2, local_epochs=1),
         "evaluation": EvaluationSettings(score_bins=60, calibration_bins=3, age_edges=(65,)),
     }
     return Study(**{**fields, **changes})

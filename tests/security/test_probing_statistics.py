@@ -30,7 +30,7 @@ PATIENTS = 420
 STUDY = small_study(
     TRUNK,
     model=ModelSettings(stem_width=8, branch_width=8, head="linear", fsa="off", branches="cnn"),
-    training=TrainingSettings(rounds=200, local_epochs=1, min_sites=1),
+    training=TrainingSettings(rounds=200, local_epochs=1),
     evaluation=EvaluationSettings(score_bins=60, calibration_bins=3, age_edges=(65,), min_cell=11),
 )
 

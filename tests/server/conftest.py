@@ -35,7 +35,7 @@ trunk_name = "random"
 trunk_digest = "00"
 [training]
 rounds = 3
-min_sites = 2
+[quorum]
 [evaluation]
 min_cell = 1
 score_bins = 50

@@ -13,6 +13,7 @@
     +-- BudgetError          31   the privacy budget does not cover the next release
     +-- CohortError          32   too few patients to train or evaluate
     +-- RecordsError         33   receipts and ledger were changed, cut short, or do not agree
+    +-- ReleaseError         34   a released model is not the centre's, or was changed
     +-- EnrolmentError       40   keys, certificates or the kit do not fit together
     +-- QuorumError          41   too few sites answered a round
     +-- DeadlineError        42   a wait reached its deadline
@@ -112,6 +113,12 @@ class RecordsError(Face2BoneError):
     """Receipts and ledger were changed, cut short, or do not agree."""
 
     code = 33
+
+
+class ReleaseError(Face2BoneError):
+    """A released model is not the centre's, or was changed."""
+
+    code = 34
 
 
 class EnrolmentError(Face2BoneError):

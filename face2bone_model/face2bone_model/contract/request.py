@@ -11,6 +11,7 @@ from face2bone_model.contract.keys import PROTOCOL_VERSION, Phase, Split
 from face2bone_model.contract.payload import Scalar, decode, digest, encode
 
 SENT_WITH_VECTOR = (Phase.TRAIN, Phase.EVALUATE)
+TENSORS = ("vector", "correction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +26,15 @@ class Request:
     """Which patients `evaluate` is about."""
     vector: NDArray[np.float32] | None = None
     """Trainable tensors of the global model; None for `describe`."""
+    correction: NDArray[np.float32] | None = None
+    """SCAFFOLD's c - c_i of this site, of the vector's shape; only ever in a request to train."""
 
     def encode(self) -> bytes:
         """The bytes on the wire; equal requests have equal bytes."""
         header: dict[str, Scalar] = {"protocol": PROTOCOL_VERSION}
-        header |= {name: value for name, value in asdict(self).items() if name != "vector"}
-        return encode({} if self.vector is None else {"vector": self.vector}, header)
+        header |= {name: value for name, value in asdict(self).items() if name not in TENSORS}
+        tensors = {name: getattr(self, name) for name in TENSORS if getattr(self, name) is not None}
+        return encode(tensors, header)
 
     @property
     def digest(self) -> str:
@@ -65,14 +69,19 @@ def read_request(payload: bytes) -> Request:
         )
     fields = _checked_fields(header)
     wanted = {"vector"} if fields["phase"] in SENT_WITH_VECTOR else set()
-    if set(tensors) != wanted:
+    optional = {"correction"} if fields["phase"] is Phase.TRAIN else set()
+    if not wanted <= set(tensors) <= wanted | optional:
         raise RequestError(f"A request of phase '{fields['phase']}' carries the tensors {sorted(tensors)}.")
-    vector = tensors.get("vector")
-    if vector is not None and (
-        vector.dtype != np.float32 or vector.ndim != 1 or not np.isfinite(vector).all()
-    ):
-        raise RequestError("The model in the request is not a finite float32 vector.")
-    return Request(vector=vector, **fields)
+    for name, tensor in tensors.items():
+        _check_vector(name, tensor, tensors["vector"].shape)
+    return Request(vector=tensors.get("vector"), correction=tensors.get("correction"), **fields)
+
+
+def _check_vector(name: str, tensor: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if tensor.dtype != np.float32 or tensor.ndim != 1 or tensor.shape != shape:
+        raise RequestError(f"The {name} in the request is not a float32 vector of the model's length.")
+    if not np.isfinite(tensor).all():
+        raise RequestError(f"The {name} in the request holds values that are not finite.")
 
 
 def _checked_fields(header: dict[str, Scalar]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import tomllib
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,8 @@ class TrainingSettings:
     """Local training at a site, and how many rounds of it."""
 
     rounds: int = 10
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`sgd` is plain gradient descent, which SCAFFOLD's correction is made for."""
     local_epochs: int = 2
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -52,11 +55,58 @@ class TrainingSettings:
     class_weights: bool = True
     max_update_norm: float = 20.0
     """Longest step (L2 distance from the model received) that a site lets out. Seen: 0.4 to 3, 24 to 150 patients."""
-    strategy: Literal["fedavg"] = "fedavg"
-    min_sites: int = 2
     seed: int = 0
     mixed_precision: bool = True
     """Used on a GPU only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategySettings:
+    """How the sites' updates become the next global model. Formulae: docs/strategies.md."""
+
+    name: Literal[
+        "fedavg",
+        "fedavgm",
+        "fedprox",
+        "fedadam",
+        "fedyogi",
+        "scaffold",
+        "trimmed_mean",
+        "krum",
+        "geometric_median",
+    ] = "fedavg"
+    weights: Literal["patients", "equal", "inverse_variance"] = "patients"
+    """A site's weight in a mean: its training patients, one, or those over the variance of its validation loss."""
+    personal: tuple[str, ...] = ()
+    """Patterns of tensor names, such as `head.*`, that are trained at each site and never leave it."""
+    server_learning_rate: float = 1.0
+    """Length of the server's step along the mean update: FedAvgM, FedAdam, FedYogi, SCAFFOLD."""
+    server_momentum: float = 0.9
+    """FedAvgM's beta."""
+    beta_1: float = 0.9
+    """FedAdam, FedYogi: decay of the mean update."""
+    beta_2: float = 0.99
+    """FedAdam, FedYogi: decay of its square."""
+    tau: float = 1e-3
+    """FedAdam, FedYogi: added to the root of the mean square."""
+    proximal_mu: float = 0.0
+    """FedProx: pull of the local model towards the global one, at the sites."""
+    trim: float = 0.25
+    """Trimmed mean: share of the sites cut off at each end of every coordinate."""
+    byzantine_sites: int = 1
+    """Krum: how many sites may be wrong without harm."""
+    longest_norm_ratio: float = 5.0
+    """An update longer than this many times the round's median length is named and left out; 0: none is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuorumSettings:
+    """How many sites each phase needs, and how often it is asked again before the run pauses."""
+
+    describe: int = 2
+    train: int = 2
+    evaluate: int = 2
+    repeats: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +149,8 @@ class EvaluationSettings:
 class DeadlineSettings:
     """How long the coordinator waits for each phase, in seconds."""
 
+    connect_seconds: float = 900.0
+    """Until all sites are connected, before the first question of a run."""
     describe_seconds: float = 600.0
     train_seconds: float = 3600.0
     evaluate_seconds: float = 1800.0
@@ -125,6 +177,8 @@ class Study:
     """Digest of every table a site may release; empty until `study check` fills it in."""
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    strategy: StrategySettings = field(default_factory=StrategySettings)
+    quorum: QuorumSettings = field(default_factory=QuorumSettings)
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     deadlines: DeadlineSettings = field(default_factory=DeadlineSettings)
@@ -135,7 +189,17 @@ class Study:
 
     def model_digest(self) -> str:
         """SHA-256 of what the starting model follows from: sizes, seed and trunk."""
-        return _digest([dataclasses.asdict(self.model), self.training.seed, self.trunk_digest])
+        about = [
+            dataclasses.asdict(self.model),
+            self.training.seed,
+            self.trunk_digest,
+            self.strategy.personal,
+        ]
+        return _digest(about)
+
+    def is_personal(self, tensor: str) -> bool:
+        """Whether a tensor of this name stays at each site."""
+        return any(fnmatchcase(tensor, pattern) for pattern in self.strategy.personal)
 
 
 def _digest(content: Any) -> str:
