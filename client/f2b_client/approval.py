@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from f2b_client.settings import Policy, SiteFolder
-from f2b_client.study_words import against_policy, differences, plain_words
+from f2b_client.settings import SiteFolder
 from face2bone_model.contract.errors import NotApprovedError, ProtocolError
 from face2bone_model.contract.keys import PROTOCOL_VERSION
+from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.study import Study, load_study
+from face2bone_model.report.study_words import against_policy, differences, plain_words
 from face2bone_model.system.files import write_atomic
 
 

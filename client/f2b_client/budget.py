@@ -6,9 +6,10 @@ from f2b_client.approval import approved_studies
 from f2b_client.ledger import Ledger, Spending
 from f2b_client.policy import is_private, privacy_terms
 from f2b_client.prepare import load_prepared
-from f2b_client.settings import Policy, SiteFolder, load_joined, load_policy
+from f2b_client.settings import SiteFolder, load_joined, load_policy
 from face2bone_model.contract.errors import BudgetError, CohortError
 from face2bone_model.contract.keys import Split
+from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.study import Study
 from face2bone_model.training.privacy import DpSegment, epsilon_of, plan_privacy
 

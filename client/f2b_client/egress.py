@@ -18,9 +18,10 @@ from f2b_client.measures import Measured
 from f2b_client.receipts import ERROR, STATISTICS, UPDATE
 from f2b_client.records import Records
 from f2b_client.replies import Pending, Price
-from f2b_client.settings import Policy, SiteFolder
+from f2b_client.settings import SiteFolder
 from face2bone_model.contract.errors import EgressError
 from face2bone_model.contract.payload import Scalar, encode
+from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.reply import (
     check_step,
     check_update,

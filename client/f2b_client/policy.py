@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from f2b_client.settings import Policy
 from face2bone_model.contract.errors import EgressError, RequestError
 from face2bone_model.contract.keys import Phase, Split
+from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.study import PrivacySettings, Study
 

@@ -20,10 +20,11 @@ from f2b_client.policy import (
 )
 from f2b_client.replies import ReplyStore
 from f2b_client.request_log import RecordedRequest, recorded_requests
-from f2b_client.settings import Policy, SiteFolder
+from f2b_client.settings import SiteFolder
 from face2bone_model.contract.errors import BudgetError, Face2BoneError
 from face2bone_model.contract.keys import Phase, Split
 from face2bone_model.contract.payload import decode
+from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.reply import TABLE_PREFIX
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.statistics import SiteStatistics

@@ -21,10 +21,11 @@ from f2b_client.ledger import Ledger
 from f2b_client.policy import check_models, check_size
 from f2b_client.receipts import ONCE, REPEAT, Receipt, digest_of, read_signed, write_receipt
 from f2b_client.replies import Pending, Price, ReplyStore
-from f2b_client.settings import Policy, SiteFolder
+from f2b_client.settings import SiteFolder
 from face2bone_model.contract.errors import BudgetError, EgressError, ProcessError, RecordsError
 from face2bone_model.contract.keys import Phase, Split
 from face2bone_model.contract.payload import decode, digest, encode
+from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.request import Request
 
 NO_STUDY = "0" * 64

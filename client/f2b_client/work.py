@@ -17,7 +17,7 @@ from f2b_client.local_results import keep_evaluation, keep_round
 from f2b_client.measures import Measures
 from f2b_client.prepare import PreparedSite, load_prepared
 from f2b_client.request_log import record_request
-from f2b_client.settings import Policy, SiteFolder, load_compute_settings, load_joined, load_policy
+from f2b_client.settings import SiteFolder, load_compute_settings, load_joined, load_policy
 from face2bone_model.contract.errors import (
     CohortError,
     Face2BoneError,
@@ -28,6 +28,7 @@ from face2bone_model.contract.errors import (
 )
 from face2bone_model.contract.keys import PROTOCOL_VERSION, Phase, Split
 from face2bone_model.contract.payload import digest
+from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.request import Request, read_request
 from face2bone_model.contract.study import Study
 from face2bone_model.contract.update import ModelSignature, Update, pack, signature_of, unpack

@@ -22,9 +22,10 @@ import f2b_client
 import face2bone_model.system.files
 from f2b_client.egress import Gate
 from f2b_client.keys import make_keys
-from f2b_client.settings import Policy, ReleasePolicy, SiteFolder
+from f2b_client.settings import SiteFolder
 from face2bone_model.contract.keys import Phase
 from face2bone_model.contract.payload import digest
+from face2bone_model.contract.policy import Policy, ReleasePolicy
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.statistics import SiteStatistics
 from face2bone_model.contract.study import EvaluationSettings, PrivacySettings, Study

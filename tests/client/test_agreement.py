@@ -18,9 +18,10 @@ from f2b_client.egress import Gate
 from f2b_client.evidence import gather, refuse_broken_records, verify
 from f2b_client.keys import make_keys, receipt_key, receipt_public_key
 from f2b_client.receipts import read_receipts
-from f2b_client.settings import Policy, ReleasePolicy, SiteFolder
+from f2b_client.settings import SiteFolder
 from face2bone_model.contract.errors import RecordsError
 from face2bone_model.contract.keys import Phase
+from face2bone_model.contract.policy import Policy, ReleasePolicy
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.study import EvaluationSettings, PrivacySettings, Study
 from face2bone_model.contract.update import ModelSignature, Update

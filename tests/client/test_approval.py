@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from f2b_client.approval import approve, approved_studies, approved_study, revoke
-from f2b_client.settings import Policy, PrivacyPolicy, ReleasePolicy, SiteFolder
-from f2b_client.study_words import plain_words
+from f2b_client.settings import SiteFolder
 from face2bone_model.contract.errors import NotApprovedError, ProtocolError, SettingsError
+from face2bone_model.contract.policy import Policy, PrivacyPolicy, ReleasePolicy
 from face2bone_model.contract.study import load_study
+from face2bone_model.report.study_words import plain_words
 
 TEXT = """
 name = "Bones"

@@ -14,7 +14,7 @@ from subjects import measured, subject_of
 from f2b_client.egress import Gate, Release
 from f2b_client.keys import make_keys, receipt_key
 from f2b_client.receipts import read_receipts, verify_receipts
-from f2b_client.settings import Policy, PrivacyPolicy, ReleasePolicy, SiteFolder
+from f2b_client.settings import SiteFolder
 from face2bone_model.contract.errors import (
     BudgetError,
     EgressError,
@@ -24,6 +24,7 @@ from face2bone_model.contract.errors import (
 )
 from face2bone_model.contract.keys import Phase, Split
 from face2bone_model.contract.payload import decode
+from face2bone_model.contract.policy import Policy, PrivacyPolicy, ReleasePolicy
 from face2bone_model.contract.reply import ErrorReply, read_reply
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.statistics import SiteStatistics

@@ -31,10 +31,11 @@ from f2b_client.egress import Gate
 from f2b_client.keys import receipt_key
 from f2b_client.receipts import read_receipts, verify_receipts
 from f2b_client.replies import ReplyStore
-from f2b_client.settings import PrivacyPolicy, ReleasePolicy, SiteFolder
+from f2b_client.settings import SiteFolder
 from face2bone_model.contract.errors import BudgetError, EgressError, ProcessError, RecordsError
 from face2bone_model.contract.keys import Phase
 from face2bone_model.contract.payload import decode
+from face2bone_model.contract.policy import PrivacyPolicy, ReleasePolicy
 
 DRIVER = Path(__file__).with_name("crash_driver.py")
 LIVES = 68

@@ -13,7 +13,6 @@ from f2b_client.join import join
 from f2b_client.keys import make_keys, receipt_key
 from f2b_client.settings import (
     ComputeSettings,
-    Policy,
     SiteFolder,
     load_compute_settings,
     load_joined,
@@ -22,6 +21,7 @@ from f2b_client.settings import (
 )
 from face2bone_model.contract.errors import EnrolmentError, SettingsError
 from face2bone_model.contract.fingerprint import fingerprint
+from face2bone_model.contract.policy import Policy
 
 ABOUT = {"site": "harbour", "study": "Bones", "address": "centre.example:9443", "study_hash": "a" * 64}
 KIT = {"kit.json": json.dumps(ABOUT).encode(), "ca.pem": b"CA one", "study.toml": b'name = "Bones"'}

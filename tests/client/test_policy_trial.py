@@ -13,8 +13,9 @@ from f2b_client.join import POLICY_TEMPLATE
 from f2b_client.keys import make_keys
 from f2b_client.policy_trial import try_policy
 from f2b_client.request_log import record_request, recorded_requests
-from f2b_client.settings import Policy, PrivacyPolicy, ReleasePolicy, SiteFolder, load_policy
+from f2b_client.settings import SiteFolder, load_policy
 from face2bone_model.contract.keys import Phase
+from face2bone_model.contract.policy import Policy, PrivacyPolicy, ReleasePolicy
 from face2bone_model.contract.request import Request
 from face2bone_model.contract.update import ModelSignature, Update
 from face2bone_model.metrics.description import describe_update

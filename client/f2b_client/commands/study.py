@@ -120,7 +120,7 @@ def policy_check(
     """
     from f2b_client.approval import approved_studies
     from f2b_client.policy_trial import try_policy
-    from f2b_client.study_words import against_policy
+    from face2bone_model.report.study_words import against_policy
 
     folder = SiteFolder(site)
     tried = read_policy(policy or folder.policy)

@@ -8,8 +8,9 @@ from f2b_client.doctor.finding import Check, Finding
 from f2b_client.doctor.outcome import failed, passed, warned
 from f2b_client.doctor.study_preparation import check_preparation, check_splits
 from f2b_client.doctor.study_terms import StudySite, check_terms
-from f2b_client.settings import Joined, Policy, SiteFolder, load_joined, load_policy
+from f2b_client.settings import Joined, SiteFolder, load_joined, load_policy
 from face2bone_model.contract.errors import Face2BoneError, NotApprovedError
+from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.study import Study, load_study
 
 

@@ -9,16 +9,17 @@ from f2b_client.doctor.outcome import failed, passed, warned
 from f2b_client.ledger import Ledger
 from f2b_client.policy import is_private, min_cell, privacy_terms
 from f2b_client.prepare import PreparedSite
-from f2b_client.settings import Policy, SiteFolder, weights_folder
-from f2b_client.study_words import against_policy
+from f2b_client.settings import SiteFolder, weights_folder
 from f2b_client.trunk import trunk_in
 from face2bone_model.contract.errors import Face2BoneError
 from face2bone_model.contract.keys import CLASSES, PROTOCOL_VERSION, Split
+from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.study import Study
 from face2bone_model.contract.update import ModelSignature, signature_of
 from face2bone_model.metrics.schemas import statistics_signature
 from face2bone_model.models.face2bone import build_model
 from face2bone_model.models.parameters import check_private, trainable_tensors
+from face2bone_model.report.study_words import against_policy
 from face2bone_model.training.privacy import epsilon_of, plan_privacy
 
 _HEADER_BYTES = 65_536

@@ -14,7 +14,6 @@ from f2b_client.policy import is_private, privacy_terms
 from f2b_client.receipts import UPDATE, Receipt, read_receipts
 from f2b_client.released import refused_with
 from f2b_client.settings import SiteFolder, load_joined, load_policy
-from f2b_client.study_words import plain_words
 from f2b_client.web.figures import auc_curve, loss_curve
 from f2b_client.web.now import what_happens
 from f2b_client.web.receipt_words import Chain, chain_of, receipt_words
@@ -32,6 +31,7 @@ from face2bone_model.metrics.summary import validation_summary
 from face2bone_model.report.figures_privacy import Charge, epsilon_curve
 from face2bone_model.report.figures_training import RoundPoint
 from face2bone_model.report.formats import count, share, size
+from face2bone_model.report.study_words import plain_words
 
 NEWEST = 8
 """Receipts on the first page; the page of receipts has all."""

@@ -10,8 +10,8 @@ from f2b_client.approval import approve
 from f2b_client.doctor.finding import Verdict
 from f2b_client.doctor.study import STUDY_CHECKS
 from f2b_client.ledger import Ledger
-from f2b_client.settings import Policy
 from face2bone_model.contract.keys import PROTOCOL_VERSION
+from face2bone_model.contract.policy import Policy
 from face2bone_model.training.privacy import DpSegment
 
 KINDS = {}

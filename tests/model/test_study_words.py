@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from f2b_client.settings import Policy, PrivacyPolicy, ReleasePolicy
-from f2b_client.study_words import against_policy, differences, plain_words
+from face2bone_model.contract.policy import Policy, PrivacyPolicy, ReleasePolicy
 from face2bone_model.contract.study import ModelSettings, PrivacySettings, Study, TrainingSettings
+from face2bone_model.report.study_words import against_policy, differences, plain_words
 
 STUDY = Study(name="Bones", question="?", sites=("north", "south"), trunk_name="random", trunk_digest="00")
 
@@ -30,7 +30,7 @@ def changed(settings, path):
         case int() | float():
             new = value + 1
         case tuple():
-            new = value[:1]
+            new = value[:1] or ("head.*",)
         case _:
             new = value + "x"
     return dataclasses.replace(settings, **{name: new})

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from f2b_client.settings import Policy
+from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.study import Study
 from face2bone_model.training.privacy import changes_to_training
 
@@ -19,6 +19,9 @@ MEANINGS = {
     "privacy.noise_multiplier": "the privacy cost changes",
     "evaluation.min_cell": "tables with other small cells leave",
     "training.rounds": "as many updates may leave",
+    "strategy.name": "the hospitals' updates are combined in another way",
+    "strategy.personal": "other tensors stay at each hospital",
+    "strategy.weights": "each hospital's say in the mean changes",
     "sites": "other hospitals take part",
 }
 """What a change of the setting means for a hospital, where its name does not say it."""
@@ -38,7 +41,9 @@ def plain_words(study: Study, policy: Policy) -> tuple[str, ...]:
             if private
             else f"{training.local_epochs} passes over your training patients."
         ),
+        *_what_stays(study),
         *_what_leaves(study, policy),
+        _how_combined(study),
         _privacy_sentence(study, policy) if private else _no_privacy_sentence(),
         "No face, embedding, score of a patient, file name or error text leaves.",
     )
@@ -117,6 +122,34 @@ def _what_leaves(study: Study, policy: Policy) -> tuple[str, ...]:
         f"At most {policy.release.max_bytes_per_reply / 1e6:g} MB leave at a time. A step longer than "
         f"{study.training.max_update_norm:g} stays here. Each release has a signed receipt: `f2b-client egress list`.",
     )
+
+
+def _what_stays(study: Study) -> tuple[str, ...]:
+    if not study.strategy.personal:
+        return ()
+    names = ", ".join(study.strategy.personal)
+    return (f"Tensors named {names} are trained for this hospital alone and never leave it.",)
+
+
+def _how_combined(study: Study) -> str:
+    strategy = study.strategy
+    weights = {
+        "patients": "weighted by their training patients",
+        "equal": "weighted equally",
+        "inverse_variance": "weighted by how precisely they measured the validation loss",
+    }[strategy.weights]
+    how = {
+        "fedavg": f"averaged, {weights}",
+        "fedprox": f"averaged, {weights}; training here is pulled towards the common model",
+        "fedavgm": f"averaged, {weights}, with momentum",
+        "fedadam": f"averaged, {weights}, and followed in adaptive steps (Adam)",
+        "fedyogi": f"averaged, {weights}, and followed in adaptive steps (Yogi)",
+        "scaffold": f"averaged, {weights}; each hospital's drift is corrected",
+        "trimmed_mean": "combined by a trimmed mean, so that a few wrong ones do little harm",
+        "krum": "compared, and the one nearest to its neighbours is taken",
+        "geometric_median": "combined by their geometric median, so that a few wrong ones do little harm",
+    }[strategy.name]
+    return f"The hospitals' updates are {how} ({strategy.name})."
 
 
 def _small_cells(min_cell: int) -> str:
