@@ -55,6 +55,11 @@ class SiteFolder:
         return self.path / "replies"
 
     @property
+    def personal(self) -> Path:
+        """Tensors a study trains for this hospital alone; they never leave it."""
+        return self.path / "personal"
+
+    @property
     def receipts(self) -> Path:
         """Signed receipts of everything that left."""
         return self.path / "receipts.db"

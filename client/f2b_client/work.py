@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from f2b_client.approval import approved_study
 from f2b_client.disclosure import DisclosureMemory
@@ -18,6 +17,7 @@ from f2b_client.measures import Measures
 from f2b_client.prepare import PreparedSite, load_prepared
 from f2b_client.request_log import record_request
 from f2b_client.settings import SiteFolder, load_compute_settings, load_joined, load_policy
+from f2b_client.site_model import SiteModel
 from face2bone_model.contract.errors import (
     CohortError,
     Face2BoneError,
@@ -31,13 +31,12 @@ from face2bone_model.contract.payload import digest
 from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.request import Request, read_request
 from face2bone_model.contract.study import Study
-from face2bone_model.contract.update import ModelSignature, Update, pack, signature_of, unpack
+from face2bone_model.contract.update import Update, pack
 from face2bone_model.data.cohort import Cohort
 from face2bone_model.metrics.schemas import statistics_signature
-from face2bone_model.models.face2bone import build_model
-from face2bone_model.models.parameters import load_trainable, trainable_tensors
 from face2bone_model.training.evaluate import predict
 from face2bone_model.training.privacy import DpPlan, plan_privacy
+from face2bone_model.training.steering import steering_of
 from face2bone_model.training.train import Progress, TrainResult, train_round
 
 log = logging.getLogger(__name__)
@@ -57,14 +56,9 @@ class StudyWork:
         self.device = device
 
     @cached_property
-    def model(self) -> nn.Module:
-        """The study's network, with the initial weights its seed gives."""
-        return build_model(self.study.model, seed=self.study.training.seed)
-
-    @cached_property
-    def signature(self) -> ModelSignature:
-        """Names and shapes of what this site would send, and its trunk."""
-        return signature_of(trainable_tensors(self.model), self.prepared.trunk_digest)
+    def model(self) -> SiteModel:
+        """The study's model at this site."""
+        return SiteModel(self.study, self.gate.folder, self.prepared.trunk_digest)
 
     def answer(self, request: Request, on_progress: OnProgress) -> Release:
         """Do what the request asks and pass the result through the gate."""
@@ -92,6 +86,11 @@ class StudyWork:
                 f"The approved study has no round {request.round} of '{request.phase}'.",
                 f"It has {study.training.rounds} rounds.",
             )
+        if request.correction is not None and study.strategy.name != "scaffold":
+            raise RequestError(
+                f"The request corrects gradients; the approved study's strategy is {study.strategy.name}.",
+                "Only a study with the strategy scaffold may.",
+            )
         if study.statistics_signature not in ("", statistics_signature(study.evaluation)):
             raise SignatureError(
                 "The study's statistics are not those of this client's version.",
@@ -100,7 +99,7 @@ class StudyWork:
         self._check_signature(request)
 
     def _check_signature(self, request: Request) -> None:
-        ours = self.signature.digest()
+        ours = self.model.signature.digest()
         if request.signature_digest != ours or self.study.model_signature not in ("", ours):
             raise SignatureError(*self._difference())
 
@@ -133,12 +132,13 @@ class StudyWork:
             limit, delta = self.gate.epsilon_limit(self.study), self.gate.delta(self.study)
             self.gate.ledger.check(plan.segment, limit=limit, delta=delta)
         on_progress("training", 0, 0, f"round {request.round} of {self.study.training.rounds}")
-        self._load(request)
+        self.model.load(request)
         measured = self._measures.validation(validation, self._predict(validation))
         began = time.monotonic()
         result = self._train_locally(request, train, validation, plan, on_progress)
+        self.model.keep_own(request)
         update = Update(
-            vector=pack(trainable_tensors(self.model), self.signature),
+            vector=pack(self.model.shared(), self.model.signature),
             num_patients=result.num_patients,
             train_loss=result.train_loss,
             epsilon=0.0,
@@ -151,9 +151,10 @@ class StudyWork:
             update,
             subject=measured.subject,
             study=self.study,
-            signature=self.signature,
+            signature=self.model.signature,
             segment=result.segment,
         )
+        self.model.left(request)
         seconds, spent = time.monotonic() - began, self.gate.ledger.spent(self.gate.delta(self.study))
         keep_round(self.gate.folder, request, result, seconds=seconds, epsilon_after=spent)
         return release
@@ -173,13 +174,14 @@ class StudyWork:
             on_progress("training", progress.done, progress.total, detail)
 
         return train_round(
-            self.model,
+            self.model.network,
             train,
             validation,
             self.study.training,
             seed=site_seed(self.study, self.site, request.round),
             device=self.device,
             privacy=plan,
+            steering=steering_of(self.study, self.model.correction(request)),
             on_epoch=report,
         )
 
@@ -187,7 +189,7 @@ class StudyWork:
         if request.split is Split.TRAIN:
             raise RequestError("Statistics on training patients are not part of the study.")
         on_progress("evaluating", 0, 1, f"{request.split} patients")
-        self._load(request)
+        self.model.load(request)
         cohort = self._split(request.split)
         probabilities = self._predict(cohort)
         if request.split is Split.VALIDATION:
@@ -195,10 +197,12 @@ class StudyWork:
         else:
             measured = self._measures.test(cohort, probabilities)
             keep_evaluation(self.gate.folder, request, measured.statistics)
-        return self.gate.release_statistics(request, measured, study=self.study)
+        release = self.gate.release_statistics(request, measured, study=self.study)
+        self.model.left(request)
+        return release
 
     def _predict(self, cohort: Cohort) -> NDArray[np.float64]:
-        probabilities = predict(self.model, cohort, device=self.device)
+        probabilities = predict(self.model.network, cohort, device=self.device)
         if not np.isfinite(probabilities).all():
             raise RequestError("The model in the request gives something other than probabilities here.")
         return probabilities
@@ -211,14 +215,10 @@ class StudyWork:
             )
         return cohort
 
-    def _load(self, request: Request) -> None:
-        if request.vector is None:
-            raise RequestError("The request carries no model.")
-        load_trainable(self.model, unpack(request.vector, self.signature))
-
     def _privacy_plan(self, num_patients: int) -> DpPlan | None:
         if not self.gate.private(self.study):
             return None
+        self.model.check_private()
         return plan_privacy(self.gate.privacy_terms(self.study), num_patients, self.study.training)
 
 

@@ -5,7 +5,13 @@ import dataclasses
 import pytest
 
 from face2bone_model.contract.policy import Policy, PrivacyPolicy, ReleasePolicy
-from face2bone_model.contract.study import ModelSettings, PrivacySettings, Study, TrainingSettings
+from face2bone_model.contract.study import (
+    ModelSettings,
+    PrivacySettings,
+    StrategySettings,
+    Study,
+    TrainingSettings,
+)
 from face2bone_model.report.study_words import against_policy, differences, plain_words
 
 STUDY = Study(name="Bones", question="?", sites=("north", "south"), trunk_name="random", trunk_digest="00")
@@ -92,3 +98,23 @@ def test_without_a_smallest_cell_the_danger_is_said():
     study = dataclasses.replace(STUDY, evaluation=dataclasses.replace(STUDY.evaluation, min_cell=1))
     assert "Small cells are NOT withheld" in " ".join(plain_words(study, open_to_all))
     assert "cell of 1 to 10 patients stay here" in " ".join(plain_words(STUDY, open_to_all))
+
+
+def test_what_a_strategy_means_for_a_hospital_is_said():
+    def words(**strategy):
+        return " ".join(
+            plain_words(dataclasses.replace(STUDY, strategy=StrategySettings(**strategy)), Policy())
+        )
+
+    assert "averaged, weighted by their training patients (fedavg)" in words()
+    assert "mu = 0.1" in words(name="fedprox", proximal_mu=0.1)
+    assert "carries a correction" in words(name="scaffold")
+    assert "head.* are trained for this hospital alone" in words(personal=("head.*",))
+    assert "trained for this hospital alone" not in words()
+
+
+def test_private_training_of_a_head_that_stays_here_is_said_to_be_refused():
+    study = dataclasses.replace(STUDY, strategy=StrategySettings(personal=("head.*",)))
+    private = Policy(privacy=PrivacyPolicy(require_dp=True))
+    assert "keeps the head here" in " ".join(against_policy(study, private))
+    assert against_policy(study, Policy()) == ()

@@ -17,8 +17,9 @@ from face2bone_model.contract.policy import Policy
 from face2bone_model.contract.study import Study
 from face2bone_model.contract.update import ModelSignature, signature_of
 from face2bone_model.metrics.schemas import statistics_signature
+from face2bone_model.models.division import check_division, shared_tensors
 from face2bone_model.models.face2bone import build_model
-from face2bone_model.models.parameters import check_private, trainable_tensors
+from face2bone_model.models.parameters import check_private
 from face2bone_model.report.study_words import against_policy
 from face2bone_model.training.privacy import epsilon_of, plan_privacy
 
@@ -113,7 +114,8 @@ def _model(site: StudySite, study: Study) -> Iterator[Finding]:
 
 def _signature(study: Study) -> ModelSignature:
     model = build_model(study.model, seed=study.training.seed)
-    return signature_of(trainable_tensors(model), study.trunk_digest)
+    check_division(model, study)
+    return signature_of(shared_tensors(model, study), study.trunk_digest)
 
 
 def _statistics(study: Study) -> Finding:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from face2bone_model.contract.consistency import check_consistency
 from face2bone_model.contract.errors import SettingsError
 from face2bone_model.contract.keys import PROTOCOL_VERSION
 from face2bone_model.contract.settings_table import read_settings
@@ -211,9 +212,12 @@ def load_study(path: Path) -> Study:
     """Read `study.toml`.
 
     Raises:
-        SettingsError: the file is missing, is not TOML, or a key is unknown, missing or of the wrong type.
+        SettingsError: the file is missing, is not TOML, a key is unknown, missing or of the wrong type, or settings
+            contradict each other.
     """
-    return read_settings(Study, read_toml(path), path.name)
+    study = read_settings(Study, read_toml(path), path.name)
+    check_consistency(study, path.name)
+    return study
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -1,24 +1,32 @@
 """Make the model every site starts from: `python -m face2bone_model.models.initial STUDY OUT`.
 
-A process of its own, because the coordinating centre needs no torch for anything else.
+A process of its own, because the coordinating centre needs no torch for anything else. It ends with the number of its
+error, and the sentence on standard error.
 """
 
 import json
 import sys
 from pathlib import Path
 
+from face2bone_model.contract.errors import Face2BoneError
 from face2bone_model.contract.payload import encode
 from face2bone_model.contract.study import load_study
 from face2bone_model.contract.update import pack, signature_of
+from face2bone_model.models.division import check_division, shared_tensors
 from face2bone_model.models.face2bone import build_model
-from face2bone_model.models.parameters import trainable_tensors
 from face2bone_model.system.files import write_atomic
 
 
 def write_initial_model(study_path: Path, out: Path) -> None:
-    """Write the seeded model of a study as one vector with its signature."""
+    """Write what travels of a study's seeded model as one vector with its signature.
+
+    Raises:
+        SettingsError: the study's model cannot be built, or is divided so that nothing sensible travels.
+    """
     study = load_study(study_path)
-    tensors = trainable_tensors(build_model(study.model, seed=study.training.seed))
+    model = build_model(study.model, seed=study.training.seed)
+    check_division(model, study)
+    tensors = shared_tensors(model, study)
     signature = signature_of(tensors, study.trunk_digest)
     header = {
         "tensors": json.dumps(signature.tensors),
@@ -28,5 +36,15 @@ def write_initial_model(study_path: Path, out: Path) -> None:
     write_atomic(out, encode({"vector": pack(tensors, signature)}, header))
 
 
+def main(arguments: list[str]) -> int:
+    """Write the model; the number of the error where that cannot be done, else 0."""
+    try:
+        write_initial_model(Path(arguments[0]), Path(arguments[1]))
+    except Face2BoneError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.code
+    return 0
+
+
 if __name__ == "__main__":
-    write_initial_model(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.exit(main(sys.argv[1:]))

@@ -24,6 +24,7 @@ from face2bone_model.training.loss import PatientLoss
 from face2bone_model.training.noise import secure_normal, secure_uniform
 from face2bone_model.training.patient_gradients import Gradients, Recorder, norms, recorded
 from face2bone_model.training.privacy import DpPlan
+from face2bone_model.training.steering import PLAIN, Pull, Steering
 
 _SMALLEST_NORM = 1e-6
 _MOST_NUMBERS = 2**26
@@ -36,6 +37,7 @@ def descend_privately(
     plan: DpPlan,
     criterion: PatientLoss,
     on_step: Callable[[int, float], None],
+    steering: Steering = PLAIN,
 ) -> None:
     """Take `plan.steps_per_round` noisy steps from the model's weights, in place.
 
@@ -48,6 +50,7 @@ def descend_privately(
         criterion: losses of single patients, without class weights.
         on_step: called with the step (from 1) and the mean loss of the patients drawn. The accounting does not cover
             that loss: it stays at the site.
+        steering: what the study's strategy adds to the noisy mean gradient.
 
     Raises:
         SettingsError: the trunk is trained too, the model has no head to train alone, a layer mixes patients or
@@ -56,6 +59,7 @@ def descend_privately(
     check_private(model)
     _refuse_class_weights(criterion)
     trained = _trained(model, plan.trains)
+    pull = Pull(steering, trained)
     weights = sum(tensor.numel() for tensor in trained.values())
     at_once = max(1, min(plan.physical_batch_size, _MOST_NUMBERS // weights))
     with recorded(model, frozenset(trained)) as recorder:
@@ -64,7 +68,7 @@ def descend_privately(
             total = _ClippedSum({name: torch.zeros_like(tensor) for name, tensor in trained.items()})
             for batch in _portions(cohort, model, drawn, at_once):
                 total.add(model, batch, criterion, recorder, plan.max_grad_norm)
-            take_noisy_step(trained, total.sums, plan)
+            take_noisy_step(trained, total.sums, plan, pull)
             on_step(step, total.loss / max(1, len(drawn)))
 
 
@@ -88,14 +92,22 @@ def clipped_sum(gradients: Gradients, max_grad_norm: float) -> dict[str, Tensor]
     return {name: gradient.weighted_sum(factors) for name, gradient in gradients.items()}
 
 
-def take_noisy_step(trained: dict[str, Tensor], sums: dict[str, Tensor], plan: DpPlan) -> None:
-    """Add noise to each tensor's clipped sum, whether anybody was drawn or not, and step, in place."""
+def take_noisy_step(trained: dict[str, Tensor], sums: dict[str, Tensor], plan: DpPlan, pull: Pull) -> None:
+    """Add noise to each tensor's clipped sum, whether anybody was drawn or not, and step, in place.
+
+    The strategy's pull is added after the noise. It follows from the model received, the centre's correction and
+    weights that carry all noise so far, never from a patient beside these: it is post-processing and costs nothing.
+    Tensors that stay at the site get the same noise: next round's shared tensors are trained on top of them.
+    """
     deviation = plan.noise_multiplier * plan.max_grad_norm
     sizes = [tensor.numel() for tensor in trained.values()]
     noise = torch.from_numpy(deviation * secure_normal(sum(sizes)))
     for (name, tensor), part in zip(trained.items(), torch.split(noise, sizes), strict=True):
         noisy = sums[name] + part.view_as(tensor).to(tensor)
+        extra = pull.of(name, tensor)
         tensor.sub_(noisy, alpha=plan.learning_rate / plan.expected_batch_size)
+        if extra is not None:
+            tensor.sub_(extra, alpha=plan.learning_rate)
 
 
 @dataclass

@@ -19,6 +19,7 @@ from face2bone_model.training.batches import choose_photos, load_batch, pick_dev
 from face2bone_model.training.evaluate import patient_means, photo_logits
 from face2bone_model.training.loss import PatientLoss, class_weights
 from face2bone_model.training.privacy import DpPlan, DpSegment
+from face2bone_model.training.steering import PLAIN, Pull, Steering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +83,27 @@ def train_round(  # noqa: PLR0913  # a round has these parts
     seed: int,
     device: str = "auto",
     privacy: DpPlan | None = None,
+    steering: Steering = PLAIN,
     on_epoch: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train `model` in place for one round.
 
-    Without differential privacy: AdamW for `settings.local_epochs` epochs; stops after `settings.patience` epochs
-    without a better validation loss and keeps the weights of the best epoch. The same seed on a CPU gives the same
-    bits.
+    Without differential privacy: `settings.optimizer` for `settings.local_epochs` epochs; stops after
+    `settings.patience` epochs without a better validation loss and keeps the weights of the best epoch, unless every
+    step counts. The same seed on a CPU gives the same bits.
 
     With it: a fixed number of noisy steps (`dp_sgd`). No early stopping, no choice among epochs and no class weights,
     since each would look at patients outside the accounting. Who is drawn, and the noise, never follow the seed.
 
     Args:
-        model: three logits from (features or faces, clinical).
+        model: three logits from (features or faces, clinical), with the weights received.
         cohort_train: whom it learns from.
         cohort_validation: decide when to stop; may be empty, then all epochs run and the last counts.
         settings: of the study.
         seed: of this site and round; should differ between them.
         device: "auto", "cpu" or "cuda".
         privacy: this site's plan, or None.
+        steering: what the study's strategy adds to the gradients.
         on_epoch: called after each epoch, or each step with differential privacy.
 
     Raises:
@@ -115,9 +118,10 @@ def train_round(  # noqa: PLR0913  # a round has these parts
     report = _reporter(on_epoch)
     with _reproducible(seed, _device_of(model)):
         if privacy is not None:
-            return _train_privately(model, cohort_train, settings, privacy, report)
+            return _train_privately(model, cohort_train, settings, privacy, steering, report)
         rng = np.random.default_rng(seed)
-        return _train_openly(model, (cohort_train, cohort_validation), settings, rng, report)
+        cohorts = (cohort_train, cohort_validation)
+        return _train_openly(model, cohorts, settings, steering, rng, report)
 
 
 _Report = Callable[[Literal["epoch", "step"], int, int, float, float | None], None]
@@ -127,31 +131,34 @@ def _train_openly(
     model: nn.Module,
     cohorts: tuple[Cohort, Cohort],
     settings: TrainingSettings,
+    steering: Steering,
     rng: np.random.Generator,
     report: _Report,
 ) -> TrainResult:
     training, validation = cohorts
     weights = class_weights(training.labels) if settings.class_weights else None
     criterion = PatientLoss(settings.loss, weights).to(_device_of(model))
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    learner = _Learner(model, settings, steering)
     best = BestWeights(patience=settings.patience)
     loss, epoch = 0.0, 0
     for epoch in range(1, settings.local_epochs + 1):
-        loss = _epoch(model, training, settings, (criterion, optimizer), rng)
+        loss = _epoch(model, training, settings, (criterion, learner), rng)
         held_out = validation_loss(model, validation, criterion)
         report("epoch", epoch, settings.local_epochs, loss, held_out)
-        if held_out is not None and best.seen(held_out, model):
+        if held_out is not None and not steering.every_step_counts and best.seen(held_out, model):
             break
     best.restore(model)
-    optimizer.zero_grad(set_to_none=True)
+    learner.forget_gradients()
     return TrainResult(train_loss=loss, epochs=epoch, num_patients=training.num_patients, segment=None)
 
 
 def _train_privately(
-    model: nn.Module, cohort: Cohort, settings: TrainingSettings, plan: DpPlan, report: _Report
+    model: nn.Module,
+    cohort: Cohort,
+    settings: TrainingSettings,
+    plan: DpPlan,
+    steering: Steering,
+    report: _Report,
 ) -> TrainResult:
     from face2bone_model.training.dp_sgd import descend_privately  # opacus takes two seconds to import
 
@@ -163,21 +170,54 @@ def _train_privately(
         plan,
         criterion,
         lambda step, loss: report("step", step, plan.steps_per_round, loss, None),
+        steering,
     )
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         raise _diverged("[privacy]")
     return TrainResult(train_loss=0.0, epochs=0, num_patients=cohort.num_patients, segment=plan.segment)
 
 
+class _Learner:
+    """The steps of one round: gradients, what the strategy adds to them, and the optimizer."""
+
+    def __init__(self, model: nn.Module, settings: TrainingSettings, steering: Steering) -> None:
+        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._pull = Pull(steering, self._trained)
+        self._optimizer = _optimizer(list(self._trained.values()), settings)
+
+    def step(self, loss: Tensor) -> None:
+        """Descend along the gradient of a loss."""
+        self.forget_gradients()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not say
+        self._pull.add_to(self._trained)
+        self._optimizer.step()
+
+    def forget_gradients(self) -> None:
+        """Free them."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+
+def _optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW, or plain gradient descent: no momentum, which a round would begin without each time.
+
+    Of a plain step, decaying the weights by learning_rate * weight_decay and adding weight_decay / 2 |w|^2 to the loss
+    are the same: the setting means the same for both.
+    """
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, fused=True)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
+
+
 def _epoch(
     model: nn.Module,
     cohort: Cohort,
     settings: TrainingSettings,
-    learner: tuple[PatientLoss, torch.optim.Optimizer],
+    learning: tuple[PatientLoss, _Learner],
     rng: np.random.Generator,
 ) -> float:
     """See every patient once, by one photo; the mean loss over patients, each as it was when seen."""
-    criterion, optimizer = learner
+    criterion, learner = learning
     training_mode(model)
     total = torch.zeros((), device=_device_of(model))
     for patients in shuffled(cohort.num_patients, settings.batch_size, rng):
@@ -186,9 +226,7 @@ def _epoch(
         )
         with _precision(settings.mixed_precision, total.device):
             losses = criterion(model(batch.inputs, batch.clinical), batch.labels)
-        optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
-        optimizer.step()
+        learner.step(losses.mean())
         total += losses.detach().sum()
     mean = total.item() / cohort.num_patients
     if not math.isfinite(mean):
