@@ -1,0 +1,1 @@
+"""How the sites' updates become the next global model; formulae and when to use which in docs/strategies.md."""
