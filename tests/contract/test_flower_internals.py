@@ -3,26 +3,36 @@
 import ast
 import hashlib
 import importlib
-import importlib.metadata
 import inspect
-import logging
+import json
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.cli.cli_client_interceptor import CliClientHttpInterceptor
 from flwr.clientapp import ClientApp
 from flwr.common.constant import (
-    HEARTBEAT_BASE_MULTIPLIER,
-    HEARTBEAT_CALL_TIMEOUT,
+    FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE,
     HEARTBEAT_DEFAULT_INTERVAL,
-    HEARTBEAT_RANDOM_RANGE,
-    MAX_RETRY_DELAY,
+    HEARTBEAT_PATIENCE,
     ErrorCode,
     SubStatus,
 )
-from flwr.common.serde import fab_from_proto, fab_to_proto, user_config_from_proto, user_config_to_proto
+from flwr.common.serde import (
+    fab_from_proto,
+    fab_to_proto,
+    message_from_proto,
+    message_to_proto,
+    run_from_proto,
+    run_to_proto,
+    user_config_from_proto,
+    user_config_to_proto,
+)
 from flwr.proto.control_pb2 import (
     ListRunsRequest,
     ListRunsResponse,
@@ -32,33 +42,60 @@ from flwr.proto.control_pb2 import (
     StartRunResponse,
     StopRunRequest,
 )
+from flwr.proto.fab_pb2 import Fab as FabProto
+from flwr.proto.fab_pb2 import GetFabRequest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ObjectTree,
+    PullObjectRequest,
+    PullObjectResponse,
+    PushObjectRequest,
+    PushObjectResponse,
+)
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.proto.run_pb2 import Run as RunProto
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse
 from flwr.proto.task_pb2 import Task
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.constant import TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_object_id,
+    get_object_tree,
+    iterate_object_tree,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.logger import FLOWER_LOGGER
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supernode import fleet_http_connection, start_client_internal
-from flwr.supernode.cli import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.fleet_http_connection import http_request_response
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from f2b_client import flower_internals
-from f2b_client.flower_internals import ACQUIRE, HTTP_CLIENT, TASK_TYPE, UNPACKER
-from f2b_client.link import FRESH_SECONDS, heard
+from f2b_client.pace import HEARTBEAT_SECONDS
 from f2b_server.flower_control import COMPLETED, FINISHED
 from face2bone_model.contract.bundle import study_bundle
 
@@ -68,7 +105,6 @@ USERS = (
     "client/f2b_client/executor.py",
     "client/f2b_client/flower_internals.py",
     "server/f2b_server/app.py",
-    "server/f2b_server/flower_control.py",
 )
 
 
@@ -109,12 +145,13 @@ SIGNATURES = [
     (RuntimeTokenHttpInterceptor, "token"),
     (SuperExecAuthHttpInterceptor, "master_secret protected_methods"),
     (make_simple_http_retry_invoker, ""),
-    (flower_supernode, ""),
+    (FleetHttpClient.from_server_address, "server_address insecure root_certificates interceptors"),
+    (NodeAuthHttpInterceptor, "private_key public_key"),
+    (inflate_object_from_contents, "object_id object_contents"),
+    (remove_content_from_message, "message"),
+    (InflatableObject.deflate, "self"),
     (make_task_heartbeat_fn_http, "client"),
     (HeartbeatSender, "heartbeat_fn"),
-    (pull_task_input, "client"),
-    (push_message, "client message context"),
-    (push_task_output, "client context sub_status details"),
     (fab_to_proto, "fab"),
     (user_config_to_proto, "user_config"),
     (Fab, "hash_str content verifications"),
@@ -155,6 +192,10 @@ def test_it_takes_the_parameters_we_give(target, names):
         (HeartbeatSender, "start"),
         (HeartbeatSender, "stop"),
         (RuntimeHttpClient, "PullTaskInput"),
+        *((FleetHttpClient, name) for name in ("ActivateNode", "DeactivateNode", "SendNodeHeartbeat")),
+        *((FleetHttpClient, name) for name in ("PullMessages", "PushMessages", "GetRun", "GetFab")),
+        *((FleetHttpClient, name) for name in ("PullObject", "PushObject", "ConfirmMessageReceived")),
+        (FleetHttpClient, "close"),
     ],
 )
 def test_the_calls_we_make_are_there(client, method):
@@ -173,6 +214,30 @@ def test_the_calls_we_make_are_there(client, method):
         (StartRunRequest, {"fab", "override_config", "federation"}),
         (StartRunResponse, {"run_id"}),
         (StopRunRequest, {"run_id"}),
+        (ActivateNodeRequest, {"public_key", "heartbeat_interval"}),
+        (ActivateNodeResponse, {"node_id"}),
+        (DeactivateNodeRequest, {"node_id"}),
+        (SendNodeHeartbeatRequest, {"node", "heartbeat_interval"}),
+        (SendNodeHeartbeatResponse, {"success"}),
+        (PullMessagesRequest, {"node"}),
+        (PullMessagesResponse, {"messages_list", "message_object_trees"}),
+        (
+            PushMessagesRequest,
+            {"node", "messages_list", "message_object_trees", "clientapp_runtime_list"},
+        ),
+        (PushMessagesResponse, {"objects_to_push", "session_id"}),
+        (PullObjectRequest, {"node", "run_id", "object_id"}),
+        (PullObjectResponse, {"object_found", "object_available", "object_content"}),
+        (PushObjectRequest, {"node", "run_id", "session_id", "object_id", "object_content"}),
+        (PushObjectResponse, {"stored"}),
+        (ConfirmMessageReceivedRequest, {"node", "run_id", "message_object_id"}),
+        (GetRunRequest, {"node", "run_id"}),
+        (GetFabRequest, {"node", "hash_str", "run_id"}),
+        (ObjectTree, {"object_id", "children"}),
+        (MessageProto, {"metadata"}),
+        (Node, {"node_id"}),
+        (FabProto, {"hash_str", "content"}),
+        (RunProto, {"run_id", "fab_hash"}),
     ],
 )
 def test_the_messages_have_the_fields_we_use(message, fields):
@@ -203,11 +268,6 @@ def test_a_runs_configuration_survives_the_wire():
     assert user_config_from_proto(user_config_to_proto(config)) == config
 
 
-def test_the_task_type_and_method_we_name_are_flowers():
-    assert TASK_TYPE == TaskType.CLIENT_APP
-    assert f'"{ACQUIRE}"' in inspect.getsource(RuntimeHttpClient.AcquireTask)
-
-
 def test_task_and_run_name_the_bundle_they_mean():
     assert "fab_hash" in {field.name for field in Task.DESCRIPTOR.fields}
     assert Run.create_empty(1).fab_hash == ""
@@ -230,32 +290,23 @@ def test_a_retry_can_be_bounded_and_told_what_is_final():
     assert len(tries) == 1
 
 
-def test_a_heartbeat_without_success_raises_an_interrupt_which_the_executor_survives():
-    assert "signal.raise_signal(signal.SIGINT)" in inspect.getsource(make_task_heartbeat_fn_http)
+def test_signs_of_life_come_more_often_than_a_node_counts_as_gone():
+    assert 2 * HEARTBEAT_SECONDS < HEARTBEAT_PATIENCE * HEARTBEAT_DEFAULT_INTERVAL
 
 
-def test_the_command_is_the_one_flower_installs_and_returns_when_polling_ended():
-    (command,) = importlib.metadata.entry_points(group="console_scripts", name="flower-supernode")
-    assert command.load() is flower_supernode
-    source = inspect.getsource(http_request_response)
-    assert "log(ERROR, exc)" in source.split("except Exception as exc")[1]  # told, and not raised again
+def test_a_refusal_of_flower_is_told_from_one_of_somebody_else():
+    body = FlowerError(ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, "x").to_json("said")
+    found = FlowerError.from_json(json.dumps(body))
+    assert found is not None
+    assert found.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED == 2004
+    assert FlowerError.from_json("<html>") is None
+    assert ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED == 2007
 
 
-def test_flower_says_that_a_try_failed_in_the_words_the_link_listens_for():
-    (line,) = [
-        one for one in inspect.getsource(make_simple_http_retry_invoker).splitlines() if "retrying in" in one
-    ]
-    record = logging.LogRecord("flwr", logging.WARNING, "", 1, line.strip().strip('",'), (1.0,), None)
-    assert heard(record) == "disconnected"
-    assert FLOWER_LOGGER.name == "flwr"
-
-
-def test_a_live_supernode_gives_a_sign_of_life_more_often_than_a_link_counts_as_stalled():
-    longest = (HEARTBEAT_DEFAULT_INTERVAL - HEARTBEAT_CALL_TIMEOUT) * (
-        HEARTBEAT_BASE_MULTIPLIER + HEARTBEAT_RANDOM_RANGE[1]
-    )
-    assert 2 * longest <= FRESH_SECONDS["polling"]
-    assert FRESH_SECONDS["disconnected"] >= MAX_RETRY_DELAY + 2 * 25
+def test_a_run_keeps_what_the_executor_reads_of_it():
+    run = Run.create_empty(5)
+    run.fab_hash = "x"
+    assert (run_from_proto(run_to_proto(run)).run_id, run_to_proto(run).fab_hash) == (5, "x")
 
 
 def test_the_numbers_we_answer_with_exist():
@@ -290,28 +341,45 @@ def test_the_clients_refuse_root_certificates_without_tls():
         RuntimeHttpClient.from_server_address("127.0.0.1:1", True, b"x", interceptors=[])
 
 
-def test_what_the_supernode_is_held_to_is_where_flower_looks_it_up():
-    assert getattr(fleet_http_connection, HTTP_CLIENT) is FleetHttpClient
-    assert callable(getattr(start_client_internal, UNPACKER))
-    for module, name in ((fleet_http_connection, HTTP_CLIENT), (start_client_internal, UNPACKER)):
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-        assert any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree)), name
+def test_the_supernodes_client_sends_in_pieces_and_follows_no_redirect():
+    sent = []
 
+    def answer(request):
+        sent.append([len(piece) for piece in request.stream])
+        return httpx.Response(307, headers={"location": "http://elsewhere/"}, request=request)
 
-def test_the_supernodes_client_does_not_follow_redirects(monkeypatch):
-    import httpx
-
-    monkeypatch.setattr(flower_internals, "flower_supernode", lambda: None)
-    for module, name in ((fleet_http_connection, HTTP_CLIENT), (start_client_internal, UNPACKER)):
-        monkeypatch.setattr(module, name, getattr(module, name))  # put back afterwards
-    flower_internals.run_supernode()
-    steady = getattr(fleet_http_connection, HTTP_CLIENT)
-    client = steady.__new__(steady)
-    monkeypatch.setattr(
-        FleetHttpClient,
-        "__init__",
-        lambda self: setattr(self, "_client", httpx.Client(follow_redirects=True)),
+    client = flower_internals._SteadyClient("https://centre", verify=False)
+    assert type(client._client) is flower_internals._HttpClient
+    client._client.close()
+    client._client = flower_internals._HttpClient(
+        transport=httpx.MockTransport(answer), follow_redirects=client._client.follow_redirects
     )
-    steady.__init__(client)
-    assert client._client.follow_redirects is False
-    assert getattr(start_client_internal, UNPACKER)(b"a bundle", {}) == {}
+    request = PushObjectRequest(object_content=bytes(300_000))
+    with pytest.raises(flower_internals.UnreachableError, match="HTTP 307"):
+        flower_internals._call(client.PushObject, request)
+    assert sum(sent[0]) == request.ByteSize()
+    assert max(sent[0]) == flower_internals.PIECE_BYTES
+    assert len(sent) == 1
+
+
+def test_our_way_of_taking_a_message_apart_is_flowers():
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    arrays = ArrayRecord({"payload": Array("uint8", (11_000_000,), "raw", bytes(range(250)) * 44_000)})
+    question = Message(RecordDict({"payload": arrays}), 42, "query", ttl=60)
+    question.metadata.__dict__["_message_id"] = question.object_id
+    reply = Message(RecordDict({"payload": arrays}), reply_to=question)
+    head, tree, *objects = flower_internals.pack_reply(reply)
+    assert ObjectTree.FromString(tree) == get_object_tree(reply)
+    names = flower_internals.reply_object_ids(tree)
+    assert [hashlib.sha256(content).hexdigest() for content in objects] == list(names)
+    chunk = ArrayChunk(memoryview(arrays["payload"].data)[:FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE])
+    assert names[0] == get_object_id(chunk.deflate())
+    assert set(names) == {node.object_id for node in iterate_object_tree(get_object_tree(reply))}
+    bare = message_from_proto(MessageProto.FromString(head))
+    assert not bare.has_content() or not bare.content
+    assert message_to_proto(bare).metadata.reply_to_message_id == question.object_id
+
+
+def test_the_key_goes_out_in_the_form_the_superlink_registers():
+    key = generate_private_key(SECP384R1()).public_key()
+    assert public_key_to_bytes(key) == key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -11,14 +11,16 @@ HEAVY = ("torch", "torchvision", "timm", "flwr", "sklearn", "matplotlib", "opacu
 @pytest.mark.parametrize(
     "modules",
     [
-        "face2bone_model.contract.{bundle,errors,fingerprint,keys,payload,reply,request,settings_table,statistics,"
-        "study,update}",
-        "face2bone_model.system.{command,files,processes}",
-        "f2b_server.{aggregate,certificates,checkpoint,collect,enrolment,federation,progress,results,rounds,settings,"
-        "study_files}",
-        "f2b_client.{settings,keys,join,approval,receipts,replies,state}",
+        "face2bone_model.contract.{archive,bundle,enrolment,errors,fingerprint,keys,payload,policy,release,reply,request,settings_table,"
+        "statistics,study,update}",
+        "face2bone_model.system.{command,files,lock,ports,processes}",
+        "f2b_server.{aggregate,certificates,checkpoint,collect,enrolment,federation,kits,progress,renewal,results,roster,"
+        "rounds,settings,standing,study_files,tokens}",
+        "f2b_server.strategies.{choice,outliers,strategy}",
+        "f2b_server.registry.{catalogue,release}",
+        "f2b_client.{settings,keys,join,enrol,models,approval,receipts,replies,state}",
     ],
-    ids=["contract", "system", "server", "client"],
+    ids=["contract", "system", "server", "strategies", "registry", "client"],
 )
 def test_a_fresh_interpreter_imports_it_without_heavy_libraries(modules):
     package, names = modules.rstrip("}").split(".{")

@@ -12,7 +12,15 @@ from hypothesis.extra import numpy as npst
 from safetensors.numpy import save as save_tensors
 
 from face2bone_model.contract.errors import RequestError
-from face2bone_model.contract.payload import HEADER_LIMIT_BYTES, decode, digest, encode
+from face2bone_model.contract.payload import (
+    HEADER_LIMIT_BYTES,
+    decode,
+    decode_view,
+    digest,
+    encode,
+    encoded,
+    map_file,
+)
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(
     lambda name: name != "__metadata__"
@@ -126,3 +134,84 @@ def test_a_tensor_of_a_kind_numpy_does_not_have_is_refused_or_read():
 def test_numbers_that_json_does_not_have_are_not_encoded():
     with pytest.raises(ValueError, match="JSON"):
         encode({}, {"loss": float("nan")})
+
+
+def same(found, tensors):
+    assert found.keys() == tensors.keys()
+    for name, table in tensors.items():
+        assert (found[name].dtype, found[name].shape) == (table.dtype, table.shape)
+        assert found[name].tobytes() == table.tobytes()
+
+
+@given(tensors=TENSORS, header=HEADERS)
+def test_what_was_encoded_is_seen_whole_without_a_copy(tensors, header):
+    payload = encode(tensors, header)
+    found, found_header = decode_view(payload)
+    assert found_header == header
+    same(found, tensors)
+    whole = np.frombuffer(payload, np.uint8)
+    assert all(np.shares_memory(table, whole) and not table.flags.writeable for table in found.values())
+
+
+@given(tensors=TENSORS, header=HEADERS)
+def test_what_is_encoded_in_pieces_is_what_safetensors_reads(tensors, header):
+    payload = b"".join(encoded(tensors, header))
+    found, found_header = decode(payload)
+    assert found_header == header
+    same(found, tensors)
+    assert b"".join(encoded(dict(reversed(tensors.items())), header)) == payload
+
+
+def test_pieces_of_a_long_array_stay_small():
+    table = np.arange(3_000_001, dtype=np.float32).reshape(3_000_001, 1)
+    pieces = list(encoded({"a": table}, {}))
+    assert max(map(len, pieces)) <= 4_000_000
+    same(decode(b"".join(pieces))[0], {"a": table})
+
+
+def test_a_file_is_seen_as_its_bytes_and_an_empty_one_is_no_container(tmp_path):
+    (tmp_path / "a").write_bytes(encode({"x": np.arange(5)}, {"k": 1}))
+    tensors, header = decode_view(map_file(tmp_path / "a"))
+    assert (tensors["x"].tolist(), header) == ([0, 1, 2, 3, 4], {"k": 1})
+    assert digest(map_file(tmp_path / "a")) == digest((tmp_path / "a").read_bytes())
+    (tmp_path / "b").write_bytes(b"")
+    with pytest.raises(RequestError):
+        decode_view(map_file(tmp_path / "b"))
+
+
+VALID = encode({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(4)}, {"k": "v"})
+
+
+@given(position=st.integers(0, len(VALID) - 1), value=st.integers(0, 255), end=st.integers(0, len(VALID)))
+def test_whatever_bytes_come_the_view_refuses_or_agrees_with_safetensors(position, value, end):
+    damaged = bytearray(VALID)
+    damaged[position] = value
+    for payload in (bytes(damaged), VALID[:end], VALID + bytes(damaged[:3])):
+        try:
+            found, header = decode_view(payload)
+        except RequestError:
+            continue
+        expected, expected_header = decode(payload)
+        assert header == expected_header
+        same(found, expected)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+        {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]},
+        {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "U8", "shape": [2**70], "data_offsets": [0, 2**70]},
+        {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]},
+        [],
+        {},
+    ],
+)
+def test_a_table_that_does_not_describe_the_data_is_refused(entry):
+    front = json.dumps({"__metadata__": {"header": "{}"}, "a": entry}).encode()
+    with pytest.raises(RequestError):
+        decode_view(len(front).to_bytes(8, "little") + front + b"\0" * 4)

@@ -21,7 +21,7 @@ import pytest
 from canaries import Haystack
 from hospital import Template, approve_study, equip, study_text
 from hostile import a_request, altered, initial
-from runtime import SECRET, Runtime, serving
+from runtime import Runtime, serving
 
 from f2b_client import measures, work
 from f2b_client.app import SiteApp
@@ -85,7 +85,7 @@ class Desk:
     questions: Iterator[int] = field(default_factory=lambda: count(1))
 
     def ask(self, payload: bytes) -> list[bytes]:
-        """One task over real HTTP; everything that was said about it."""
+        """One task over a real socket; everything that was said about it."""
         return self.runtime.ask(payload)
 
 
@@ -99,9 +99,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory, template: Template, trunk: Fr
     study = approve_study(folder, study_text(trunk.digest))
     app = SiteApp(SiteWork(folder, lambda *_: None).answer)
     runtime, closing = Runtime(study_bundle()), threading.Event()
-    with serving(runtime) as address:
+    with serving(runtime) as socket:
         options = {"should_stop": closing.is_set, "on_idle": lambda: None}
-        executor = threading.Thread(target=execute, args=(address, SECRET, app), kwargs=options)
+        executor = threading.Thread(target=execute, args=(socket, app), kwargs=options)
         executor.start()
         try:
             yield Desk(folder, study, runtime)

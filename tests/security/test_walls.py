@@ -21,8 +21,14 @@ MAY_USE_FLOWER = {
     "client/f2b_client/app.py",
     "client/f2b_client/executor.py",
     "client/f2b_client/flower_internals.py",
+    "client/f2b_client/simulated.py",
     "server/f2b_server/app.py",
+    "server/f2b_server/executor.py",
     "server/f2b_server/flower_control.py",
+    "server/f2b_server/flower_internals.py",
+    "server/f2b_server/flower_shortcut.py",
+    "server/f2b_server/flower_superlink.py",
+    "server/f2b_server/simulation/engine.py",
 }
 NETWORK = {
     "socket",
@@ -38,10 +44,17 @@ NETWORK = {
     "websockets",
 }
 MAY_USE_THE_NETWORK = {
-    ("client/f2b_client/flower_internals.py", "httpx"),  # its exceptions, of the SuperNode on loopback
+    ("client/f2b_client/enrol.py", "httpx"),  # `join --token`: the public key, to the centre of the kit's CA
+    ("client/f2b_client/enrol.py", "ssl"),
+    ("client/f2b_client/flower_internals.py", "httpx"),  # the SuperNode's way to the centre, over TLS
+    ("client/f2b_client/flower_internals.py", "http"),  # names of status codes
+    (
+        "client/f2b_client/handover.py",
+        "socket",
+    ),  # between SuperNode and executor, a file in the site's folder
     ("client/f2b_client/health.py", "grpc"),  # the health service of `start --health`; loopback unless told
-    ("client/f2b_client/supervisor.py", "socket"),  # to find a free port on loopback
-    ("client/f2b_client/web/server.py", "socket"),  # the live pages, on 127.0.0.1 only
+    ("face2bone_model/face2bone_model/report/live/serving.py", "socket"),  # the live pages of site and centre
+    ("face2bone_model/face2bone_model/report/live/serving.py", "ssl"),  # the type of the context it is given
     ("client/f2b_client/doctor/network_address.py", "socket"),  # the doctor walks the way to the centre:
     ("client/f2b_client/doctor/network_proxy.py", "socket"),  # CONNECT through the hospital's proxy
     ("client/f2b_client/doctor/network_proxy.py", "http"),
@@ -59,7 +72,10 @@ MAY_USE_THE_NETWORK = {
     ("client/f2b_client/doctor/network_peer.py", "http"),
     ("client/f2b_client/doctor/network_peer.py", "ssl"),
     ("server/f2b_server/flower_control.py", "httpx"),  # its exceptions, of our own SuperLink
-    ("server/f2b_server/demo.py", "socket"),  # to find a free port on loopback
+    ("server/f2b_server/flower_internals.py", "httpx"),  # its exceptions, of our own SuperLink
+    ("server/f2b_server/superlink_process.py", "socket"),  # the centre's two listeners
+    ("server/f2b_server/edge/certificate.py", "ssl"),  # the edge's TLS
+    ("face2bone_model/face2bone_model/system/ports.py", "socket"),  # to find a free port on loopback
 }
 MAY_LOOK_AT_A_CERTIFICATE_IT_REFUSED = (
     "client/f2b_client/doctor/network_certificate.py"  # names who intercepts
@@ -76,6 +92,7 @@ MAY_ENCODE_AT_THE_CLIENT = {
     "client/f2b_client/egress.py",
     "client/f2b_client/records.py",  # states anew what was spent, in a reply the gate made before a crash
     "client/f2b_client/local_results.py",  # writes into the site's own state folder
+    "client/f2b_client/personal.py",  # writes the tensors that stay, into the site's own folder
 }
 
 
@@ -231,7 +248,7 @@ def test_only_the_loopback_executor_speaks_without_tls():
         for _, call in calls(tree)
         if (off := keyword(call, "insecure")) is not None and ast.unparse(off) != "False"
     }
-    assert users == {"client/f2b_client/flower_internals.py"}
+    assert users == {"server/f2b_server/flower_control.py", "server/f2b_server/flower_internals.py"}
 
 
 def test_keys_are_made_at_the_client_and_never_named_by_the_server():
