@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from f2b_client.commands import audit, checks, data, pages, running, study
+from f2b_client.commands import audit, checks, data, models, pages, running, study
 from face2bone_model.system.command import run_command
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (data, study, checks, running, audit, pages):
+for group in (data, study, checks, running, audit, models, pages):
     app.add_typer(group.COMMANDS)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole trace of an unexpected failure.")]

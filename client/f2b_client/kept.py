@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from face2bone_model.system.processes import Child, stop
 
-SHORTEST_PAUSE_SECONDS = 65.0
-"""A killed SuperNode cannot connect again before its lease of 60 s ends."""
+SHORTEST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 900.0
-HEALTHY_SECONDS = 3600.0
+HEALTHY_SECONDS = 60.0
 """A process that ran this long ended for a new reason: its pauses start over."""
 
 
@@ -46,7 +45,7 @@ class Kept:
 
     def _pause(self, why: str) -> str:
         self.failures = 1 if time.time() - self.started > HEALTHY_SECONDS else self.failures + 1
-        pause = min(SHORTEST_PAUSE_SECONDS * 2 ** (self.failures - 1), LONGEST_PAUSE_SECONDS)
+        pause = min(SHORTEST_PAUSE_SECONDS * 2 ** min(self.failures - 1, 20), LONGEST_PAUSE_SECONDS)
         self.child, self.not_before = None, time.time() + pause
         self.sentence = f"{why}; starting it again in {pause:.0f} s"
         return self.sentence

@@ -1,6 +1,5 @@
 """The site's own keys: one that names it to the SuperLink, one that signs receipts. They never leave `keys/`."""
 
-import secrets
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -25,7 +24,7 @@ PRIVATE = 0o600
 
 
 def make_keys(folder: SiteFolder) -> None:
-    """Generate whatever key is not there yet: node key (P-384), receipt key (Ed25519), executor secret."""
+    """Generate whatever key is not there yet: node key (P-384), receipt key (Ed25519)."""
     if not (folder.keys / "node").exists():
         node = generate_private_key(SECP384R1())
         public = node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
@@ -41,8 +40,6 @@ def make_keys(folder: SiteFolder) -> None:
         write_atomic(folder.keys / "receipts.pub", public)
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         write_atomic(folder.keys / "receipts", private, mode=PRIVATE)
-    if not (folder.keys / "executor.secret").exists():
-        write_atomic(folder.keys / "executor.secret", secrets.token_bytes(32), mode=PRIVATE)
 
 
 def receipt_key(folder: SiteFolder) -> Ed25519PrivateKey:

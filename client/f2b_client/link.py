@@ -1,12 +1,11 @@
 """Whether this hospital still hears from the coordinating centre, judged by what the SuperNode does.
 
-A SuperNode that got one HTTP 500 while asking for messages stops asking and stays up, healthy to look at. So the link
-counts as up only while answers keep coming: messages are asked for every 3 s, and during a task a sign of life goes out
-about every 20 s. `link` states: `connecting`, `polling`, `disconnected` (trying, without an answer), `stalled`
-(not even trying).
+That a process is there says nothing: it may hang. So the link counts as up only while answers keep coming: messages are
+asked for every 5 s at least, and a sign of life goes out every 20 s, also during a task. `link` states: `connecting`,
+`polling`, `disconnected` (trying, without a good answer), `stalled` (not even trying).
 """
 
-import logging
+import threading
 import time
 from dataclasses import replace
 
@@ -14,11 +13,10 @@ from f2b_client.settings import SiteFolder
 from f2b_client.state import State, is_alive, read_state, write_state
 
 PROCESS = "link"
-FRESH_SECONDS = {"polling": 45.0, "connecting": 60.0, "disconnected": 75.0}
+FRESH_SECONDS = {"polling": 45.0, "connecting": 60.0, "disconnected": 100.0}
 """How long each state may go without being written again: two lost signs of life; a start on a slow disk; the longest
 time-out and pause between two tries."""
 SHORTEST_INTERVAL_SECONDS = 2.0
-HTTP_ERROR = 400
 SENTENCES = {
     "connecting": "connecting to the coordinating centre",
     "polling": "asking for messages",
@@ -68,35 +66,26 @@ def write_link(folder: SiteFolder, doing: str, detail: str = "") -> None:
     write_state(folder, PROCESS, State(doing=doing, detail=detail or SENTENCES[doing], since=since, at=at))
 
 
-class LinkRecorder(logging.Handler):
-    """Hears what the SuperNode's HTTP library logs of each answer, and what Flower logs of each failed try."""
+class LinkNotes:
+    """What the SuperNode learns of the link with every answer and every failed try. May be used by several threads."""
 
     def __init__(self, folder: SiteFolder) -> None:
-        super().__init__(logging.INFO)
         self._folder = folder
-        self._last = ("", 0.0)
+        self._lock = threading.Lock()
+        self._last = ("", "", 0.0)
 
-    def listen(self) -> None:
-        """Attach to the two loggers of this process; nothing of them is printed twice."""
-        logging.getLogger("httpx").setLevel(logging.INFO)
-        for name in ("httpx", "flwr"):
-            logging.getLogger(name).addHandler(self)
+    def answered(self) -> None:
+        """The coordinating centre answered."""
+        self._note("polling", "")
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Note an answer or a failed try."""
-        if doing := heard(record):
-            before, at = self._last
-            if doing != before or time.monotonic() - at >= SHORTEST_INTERVAL_SECONDS:
-                self._last = (doing, time.monotonic())
-                write_link(self._folder, doing)
+    def failed(self, why: str) -> None:
+        """It did not, or not as it should."""
+        self._note("disconnected", why)
 
-
-def heard(record: logging.LogRecord) -> str:
-    """The state of the link that a log record speaks of, or nothing."""
-    if record.name == "flwr":
-        return "disconnected" if str(record.msg).startswith("Connection attempt failed") else ""
-    match record.args:
-        case (_, _, _, int(code), _):
-            return "polling" if code < HTTP_ERROR else "disconnected"
-        case _:
-            return ""
+    def _note(self, doing: str, detail: str) -> None:
+        with self._lock:
+            *before, at = self._last
+            if before == [doing, detail] and time.monotonic() - at < SHORTEST_INTERVAL_SECONDS:
+                return
+            self._last = (doing, detail, time.monotonic())
+            write_link(self._folder, doing, detail)

@@ -1,6 +1,5 @@
 """The executor process: the site's work behind the pinned ClientApp, until told to stop."""
 
-import logging
 import signal
 import time
 from collections.abc import Callable
@@ -10,25 +9,22 @@ import torch
 from f2b_client.app import SiteApp
 from f2b_client.approval import approved_studies
 from f2b_client.executor import execute
+from f2b_client.handover import FILE
 from f2b_client.settings import ComputeSettings, SiteFolder, load_joined
 from f2b_client.site_report import write_site_report
 from f2b_client.state import State, write_state
 from f2b_client.work import SiteWork
 from face2bone_model.contract.errors import Face2BoneError
 
-log = logging.getLogger(__name__)
-
 PHASES = {"training": "train", "evaluating": "evaluate", "describing": "describe"}
 """What the executor is doing, and the phase whose deadline counts for it."""
 
 
-def run_executor(folder: SiteFolder, supernode: str, compute: ComputeSettings) -> None:
+def run_executor(folder: SiteFolder, compute: ComputeSettings) -> None:
     """Answer requests until SIGTERM."""
     torch.set_num_threads(compute.threads)
     stopping = [False]
     signal.signal(signal.SIGTERM, lambda *_: stopping.__setitem__(0, True))
-    # Flower raises it when a task was given up. The step is finished all the same: its reply is kept for later.
-    signal.signal(signal.SIGINT, lambda *_: log.warning("The SuperNode gave this task up."))
     last = State(doing="")
 
     def say(what: str, done: int = 0, total: int = 0, detail: str = "") -> None:
@@ -44,8 +40,7 @@ def run_executor(folder: SiteFolder, supernode: str, compute: ComputeSettings) -
 
     say("starting")
     work = SiteWork(folder, say)
-    secret = (folder.keys / "executor.secret").read_bytes()
-    execute(supernode, secret, SiteApp(work.answer), should_stop=lambda: stopping[0], on_idle=on_idle)
+    execute(folder.state / FILE, SiteApp(work.answer), should_stop=lambda: stopping[0], on_idle=on_idle)
     on_idle()
     say("stopped")
 

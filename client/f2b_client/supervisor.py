@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -132,9 +131,8 @@ class Supervisor:
             child.check()
 
     def _keep_running(self, joined: Joined) -> None:
-        port = _free_port()
-        supernode = Kept("SuperNode", lambda: self._start_supernode(joined, port))
-        executor = Kept("executor", lambda: self._start_executor(port))
+        supernode = Kept("SuperNode", lambda: self._start_supernode(joined))
+        executor = Kept("executor", self._start_executor)
         self._kept = {kept.name: kept for kept in (supernode, executor)}
         self.say(f"Connecting to {joined.address} as {joined.site}.")
         try:
@@ -174,25 +172,19 @@ class Supervisor:
         state = read_state(self.folder, "executor")
         return state is not None and state.doing not in IDLE and is_alive(state)
 
-    def _start_supernode(self, joined: Joined, port: int) -> Child:
-        keys = self.folder.keys
+    def _start_supernode(self, joined: Joined) -> Child:
         command = [
             *(sys.executable, "-m", "f2b_client.supernode", str(self.folder.path)),
             *("--superlink", joined.address, "--root-certificates", str(joined.ca)),
-            *("--auth-supernode-private-key", str(keys / "node")),
-            *("--isolation", "process", "--superexec-auth-secret-file", str(keys / "executor.secret")),
-            *("--host", "127.0.0.1", "--port", str(port)),
+            *("--auth-supernode-private-key", str(self.folder.keys / "node")),
         ]
         link.write_link(self.folder, "connecting")
         return start(
             "SuperNode", command, log=self.folder.log / "supernode.log", environment=self._environment()
         )
 
-    def _start_executor(self, port: int) -> Child:
-        command = [
-            *(sys.executable, "-m", "f2b_client.cli", "execute"),
-            *("--site", str(self.folder.path), "--supernode", f"127.0.0.1:{port}"),
-        ]
+    def _start_executor(self) -> Child:
+        command = [sys.executable, "-m", "f2b_client.cli", "execute", "--site", str(self.folder.path)]
         return start(
             "executor", command, log=self.folder.log / "executor.log", environment=self._environment()
         )
@@ -246,13 +238,7 @@ def stop_running(folder: SiteFolder, *, seconds: float) -> bool:
 
 
 def _loopback_without_proxy() -> dict[str, str]:
-    """A hospital's proxy must not be asked for the executor's way to the SuperNode on this machine."""
+    """A hospital's proxy must not be asked for the way to a centre on this machine, as in the demo."""
     before = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     exempt = ",".join(filter(None, (before, "127.0.0.1", "localhost")))
     return {"NO_PROXY": exempt, "no_proxy": exempt}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -74,7 +74,6 @@ def test_private_keys_are_readable_by_their_owner_only(folder, kit):
     assert modes == {
         "node": 0o600,
         "receipts": 0o600,
-        "executor.secret": 0o600,
         "node.pub": 0o644,
         "receipts.pub": 0o644,
     }
@@ -99,7 +98,6 @@ def test_private_and_public_key_belong_together_and_the_fingerprint_is_of_the_pu
     public = load_ssh_public_key(result.public_key.read_bytes())
     assert private.public_key().public_numbers() == public.public_numbers()
     assert result.fingerprint == fingerprint(result.public_key.read_text(encoding="ascii"))
-    assert len((folder.keys / "executor.secret").read_bytes()) == 32
 
 
 def test_joining_twice_changes_nothing(folder, kit):
@@ -113,11 +111,11 @@ def test_joining_twice_changes_nothing(folder, kit):
 def test_a_lost_key_is_made_anew_and_the_others_stay(folder, kit):
     join(folder, kit())
     before = contents(folder.keys)
-    (folder.keys / "executor.secret").unlink()
+    (folder.keys / "node").unlink()
     make_keys(folder)
     after = contents(folder.keys)
     assert {name for name in after if after[name] != before[name]} == {
-        name for name in after if name.name == "executor.secret"
+        name for name in after if name.name in {"node", "node.pub"}
     }
 
 

@@ -41,7 +41,6 @@ from f2b_client.web.server import live_pages
 from f2b_client.web.stored import prepared_photos
 from f2b_client.web.stored_replies import spendings
 from f2b_client.web.table_words import table_words
-from f2b_client.web.words import duration
 from face2bone_model.contract.errors import UsageError, error_types
 from face2bone_model.contract.keys import Phase
 from face2bone_model.contract.payload import decode
@@ -57,6 +56,7 @@ from face2bone_model.metrics.evaluation import (
 )
 from face2bone_model.report.figures_privacy import BOTTOM, Charge, epsilon_curve
 from face2bone_model.report.formats import epsilon
+from face2bone_model.report.live.words import duration
 from face2bone_model.report.plot_frame import TOP
 from face2bone_model.system.files import write_atomic, write_json
 from face2bone_model.training.privacy import DpSegment

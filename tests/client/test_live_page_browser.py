@@ -1,16 +1,10 @@
 """The live pages in a real browser, headless Chromium: they load, follow what happens, and fit phone and desktop."""
 
-import itertools
-import json
-import re
-import shutil
-import subprocess
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from browser import BROWSER, POLICY_ISSUE, TOO_WIDE, browser, new_tab
 from subjects import measured
 
 from f2b_client.approval import approve
@@ -25,8 +19,6 @@ from face2bone_model.contract.request import Request
 from face2bone_model.metrics.description import describe_update
 from face2bone_model.system.files import write_atomic, write_json
 
-websockets = pytest.importorskip("websockets.sync.client", reason="the browser is driven over a WebSocket")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")
 
 STUDY = """
@@ -38,88 +30,7 @@ trunk_digest = "t"
 [evaluation]
 min_cell = 1
 """
-POLICY_ISSUE = "ContentSecurityPolicyIssue"
 WIDTHS = (390, 1280)
-PATIENCE = 60.0
-
-
-@dataclass
-class Tab:
-    """One page of the browser, driven over the DevTools protocol; keeps what the console says."""
-
-    socket: object
-    session: str = ""
-    complaints: list = field(default_factory=list)
-    asked: list = field(default_factory=list)
-    numbers: object = field(default_factory=lambda: itertools.count(1))
-
-    def call(self, method, **parameters):
-        number = next(self.numbers)
-        message = {"id": number, "method": method, "params": parameters}
-        self.socket.send(json.dumps({**message, **({"sessionId": self.session} if self.session else {})}))
-        while True:
-            answer = json.loads(self.socket.recv(timeout=PATIENCE))
-            if answer.get("id") == number:
-                return answer.get("result", {})
-            self._note(answer)
-
-    def _note(self, event):
-        parameters = event.get("params", {})
-        if event["method"] == "Network.requestWillBeSent":
-            self.asked.append(parameters["request"]["url"])
-        if event["method"] == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
-            self.complaints.append(parameters["entry"]["text"])
-        issue = parameters.get("issue", {}).get("code")
-        if (
-            event["method"] in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-            or issue == POLICY_ISSUE
-        ):
-            self.complaints.append(json.dumps(parameters)[:500])
-
-    def value(self, expression):
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        return answer.get("result", {}).get("value")  # nothing while one page gives way to another
-
-    def text(self):
-        return self.value("document.body.innerText") or ""
-
-    def wait(self, expression):
-        end = time.monotonic() + PATIENCE
-        while not self.value(expression):
-            assert time.monotonic() < end, (
-                f"{expression} never became true; the page says: {self.text()[:400]}"
-            )
-            time.sleep(0.1)
-
-    def open(self, url, *, width=1280):
-        phone = width < 600
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=phone
-        )
-        self.call("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
-
-    def follow(self, link):
-        self.value(f"window.old = true, document.querySelector({json.dumps(link)}).click()")
-        self.wait("!window.old && document.readyState === 'complete'")
-
-
-@contextmanager
-def browser(profile):
-    command = [
-        *(BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"),
-        *(f"--user-data-dir={profile}", "--no-first-run", "--disable-background-networking", "about:blank"),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    try:
-        lines = iter(process.stderr.readline, "")
-        address = next(found[1] for line in lines if (found := re.search(r"listening on (ws://\S+)", line)))
-        with websockets.connect(address, max_size=None) as socket:
-            yield socket
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-        process.stderr.close()
 
 
 @pytest.fixture(scope="module")
@@ -130,15 +41,8 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def tab(chromium):
-    """A fresh page that reports errors of the console, of scripts and of the content security policy."""
-    page = Tab(chromium, numbers=itertools.count(int(time.monotonic() * 1000)))
-    target = page.call("Target.createTarget", url="about:blank")["targetId"]
-    page.session = page.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-    for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
-        page.call(f"{domain}.enable")
-    yield page
-    page.session = ""
-    page.call("Target.closeTarget", targetId=target)
+    with new_tab(chromium) as page:
+        yield page
 
 
 @pytest.fixture(scope="module")
@@ -193,11 +97,7 @@ def test_every_page_loads_without_a_complaint_and_fits_its_screen(tab, folder, u
             tab.follow(link)
         shown, screen = tab.value("[document.documentElement.scrollWidth, window.innerWidth]")
         assert shown <= screen == width, f"{link}: {shown} pixels wide"
-        too_wide = (
-            "[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, .numbers, .table, thead') && "
-            "e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
-        )
-        assert tab.value(too_wide) == []
+        assert tab.value(TOO_WIDE) == []
     assert "Refused, number 31 left" in tab.text()
     assert tab.complaints == []
 

@@ -1,11 +1,12 @@
-"""A SuperNode that an HTTP error made deaf is noticed, told of, and started again: a real SuperLink, one real error.
+"""A link that fails is noticed, told of, and comes back by itself in seconds; one that is idle costs next to nothing.
 
-The error comes from a TLS proxy in front of the SuperLink, as a hospital's middlebox would answer it.
+A real SuperLink and a hospital's real processes. Errors come from a TLS proxy in front of the SuperLink, as a
+hospital's middlebox would answer; processes are killed and stopped for real.
 """
 
 import asyncio
-import json
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -26,11 +27,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from f2b_client import kept
+from f2b_client import link, supervisor
 from f2b_client.link import read_link
-from f2b_client.settings import SiteFolder, load_joined
-from f2b_client.supernode import STOPPED_POLLING
-from f2b_client.supervisor import Supervisor
+from f2b_client.pace import LONGEST_PAUSE_SECONDS, SHARE_OF_QUIET
+from f2b_client.settings import SiteFolder
 from f2b_server.certificates import make_server_certificate
 from f2b_server.settings import StudyFolder
 from f2b_server.superlink import running_superlink
@@ -44,18 +44,18 @@ LEFT_BEHIND = ("host", "content-length", "transfer-encoding", "content-encoding"
 
 @dataclass
 class Proxy:
-    """Forwards to the SuperLink; answers the next request of a path with an error when told to."""
+    """Forwards to the SuperLink; answers with an error instead as long as it is told to."""
 
     upstream: str
     ca: Path
-    inject: dict[str, int] = field(default_factory=dict)
-    injected: list[str] = field(default_factory=list)
+    error: int = 0
+    asked: list[str] = field(default_factory=list)
 
     async def answer(self, request: Request) -> Response:
         path = request.url.path
-        for name in [name for name in self.inject if path.endswith(name)]:
-            self.injected.append(path)
-            return Response("x", self.inject.pop(name))
+        self.asked.append(path.rsplit("/", 1)[-1])
+        if self.error:
+            return Response("x", self.error)
         context = ssl.create_default_context(cafile=self.ca)
         async with httpx.AsyncClient(
             base_url=f"https://{self.upstream}", verify=context, trust_env=False
@@ -106,76 +106,129 @@ def enrol(root: Path, address: str) -> tuple[StudyFolder, SiteFolder]:
     return StudyFolder(study), SiteFolder(site)
 
 
-def programs_of(site: SiteFolder) -> set[str]:
-    """The modules that the hospital's processes, and whatever those started, run."""
-    ours = [
-        one
-        for one in psutil.Process().children(recursive=True)
-        if any(str(site.path) == w for w in one.cmdline())
-    ]
-    family = {one.pid: one for parent in ours for one in (parent, *parent.children(recursive=True))}
-    return {one.cmdline()[2] for one in family.values()}
+KEEP = """
+import signal, sys
+from pathlib import Path
+from f2b_client.settings import SiteFolder, load_joined
+from f2b_client.supervisor import Supervisor
+folder = SiteFolder(Path(sys.argv[1]))
+folder.state.mkdir(parents=True, exist_ok=True)
+client = Supervisor(folder, lambda sentence: print(sentence, flush=True), sys.argv[2])
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: client._stop.set())
+with client._served_health(f"127.0.0.1:{sys.argv[2]}"):
+    client._keep_running(load_joined(folder))
+"""
 
 
-@contextmanager
-def supervised(supervisor: Supervisor) -> Iterator[None]:
-    """What `start` does after the preparation, without a cohort: this test asks for no training."""
-    supervisor.folder.state.mkdir(parents=True, exist_ok=True)
+@dataclass
+class Hospital:
+    """What `start` runs after the preparation, without a cohort: these tests ask for no training."""
 
-    def work() -> None:
-        with supervisor._served_health(f"127.0.0.1:{supervisor.health}"):
-            supervisor._keep_running(load_joined(supervisor.folder))
+    folder: SiteFolder
+    proxy: Proxy
+    supervisor: psutil.Process
+    health: health_pb2_grpc.HealthStub
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        supervisor._stop.set()
-        thread.join(90)
+    def link(self) -> int:
+        request = health_pb2.HealthCheckRequest(service="link")
+        return int(self.health.Check(request, wait_for_ready=True, timeout=20).status)
+
+    def is_up(self) -> bool:
+        return self.link() == SERVING
+
+    def is_down(self) -> bool:
+        return self.link() == NOT_SERVING
+
+    def process(self, module: str) -> psutil.Process:
+        children = self.supervisor.children()
+        return next(child for child in children if module in child.cmdline())
 
 
-@pytest.mark.parametrize("error", [500, 429])
-def test_a_supernode_that_stopped_polling_is_noticed_and_started_again(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    error: int,
-) -> None:
-    monkeypatch.setattr(kept, "SHORTEST_PAUSE_SECONDS", 6.0)  # it left in good order: no lease to wait for
+@pytest.fixture
+def hospital(tmp_path: Path) -> Iterator[Hospital]:
     upstream, front, health = (free_port() for _ in range(3))
     study, site = enrol(tmp_path, f"127.0.0.1:{front}")
     certificate, key = make_server_certificate(study.ca, ["127.0.0.1"])
     proxy = Proxy(f"127.0.0.1:{upstream}", study.ca / "ca.pem")
-    said: list[str] = []
-    with (
-        running_superlink(study, f"127.0.0.1:{upstream}"),
-        serving(proxy, front, certificate, key),
-        supervised(Supervisor(site, said.append, str(health))),
-        grpc.insecure_channel(f"127.0.0.1:{health}") as channel,
-    ):
-        probe = health_pb2_grpc.HealthStub(channel)
-
-        def link() -> int:
-            request = health_pb2.HealthCheckRequest(service="link")
-            return int(probe.Check(request, wait_for_ready=True, timeout=20).status)
-
-        until(lambda: link() == SERVING, 90, "the link never came up")
-        state = read_link(site)
-        assert state is not None
-        assert state.doing == "polling"
-        assert programs_of(site) == {
-            "f2b_client.supernode",
-            "f2b_client.cli",
-        }  # no stock SuperExec, no ClientApp
-        proxy.inject["/pull-messages"] = error
-        noticed = until(lambda: link() == NOT_SERVING, 60, "nobody noticed")
-        assert proxy.injected == ["/v1/fleet/pull-messages"]
-        assert said[-1] == f"SuperNode ended with code {STOPPED_POLLING}; starting it again in 6 s"
-        supervisor_state = json.loads((site.state / "supervisor.json").read_text())
-        assert supervisor_state["doing"] == "restarting"
-        back = until(lambda: link() == SERVING, 90, "it did not come back")
-        until(lambda: json.loads((site.state / "supervisor.json").read_text())["doing"] == "connected", 5, "")
+    with running_superlink(study, f"127.0.0.1:{upstream}"), serving(proxy, front, certificate, key):
+        client = subprocess.Popen([sys.executable, "-c", KEEP, str(site.path), str(health)])
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{health}") as channel:
+                found = Hospital(site, proxy, psutil.Process(client.pid), health_pb2_grpc.HealthStub(channel))
+                until(found.is_up, 90, "the link never came up")
+                until(lambda: "pull-messages" in proxy.asked, 90, "the executor never came")
+                yield found
+        finally:
+            client.terminate()
+            client.wait(60)
     state = read_link(site)
     assert state is not None
     assert state.doing == "disconnected"
-    sys.stderr.write(f"\nHTTP {error}: noticed after {noticed:.1f} s, polling again {back:.1f} s later\n")
+
+
+def test_a_middlebox_that_answers_with_errors_is_noticed_and_outlived(hospital: Hospital) -> None:
+    node = hospital.process("f2b_client.supernode")
+    for error in (500, 429, 503):
+        hospital.proxy.error = error
+        noticed = until(hospital.is_down, 30, "nobody noticed")
+        state = read_link(hospital.folder)
+        assert state is not None
+        assert state.detail == f"the coordinating centre answers with HTTP {error}"
+        hospital.proxy.error = 0
+        back = until(hospital.is_up, 30, "it did not come back")
+        sys.stderr.write(f"\nHTTP {error}: noticed after {noticed:.1f} s, polling again {back:.1f} s later\n")
+    assert hospital.process("f2b_client.supernode") == node
+
+
+def test_a_killed_supernode_and_a_killed_executor_are_back_in_seconds(hospital: Hospital) -> None:
+    for module in ("f2b_client.supernode", "f2b_client.cli"):
+        killed = hospital.process(module)
+        killed.kill()
+        killed.wait(10)
+        pulls = hospital.proxy.asked.count("pull-messages")
+
+        def asks_again(before: int = pulls) -> bool:
+            return hospital.proxy.asked.count("pull-messages") > before + 3
+
+        back = until(asks_again, 60, "it did not come back")
+        assert hospital.process(module) != killed
+        until(hospital.is_up, 5, "the link is not up")
+        sys.stderr.write(f"\n{module} killed: asking again after {back:.1f} s\n")
+    assert hospital.supervisor.is_running()
+
+
+def test_a_killed_client_takes_its_processes_with_it(hospital: Hospital) -> None:
+    children = hospital.supervisor.children(recursive=True)
+    assert len(children) >= 2
+    hospital.supervisor.kill()
+    _, alive = psutil.wait_procs(children, 30)
+    assert not alive
+    assert hospital.proxy.asked[-1] == "deactivate-node"
+    link.write_link(hospital.folder, "disconnected")  # as the next `start` would
+
+
+def test_a_supernode_that_hangs_is_started_again(hospital: Hospital) -> None:
+    node = hospital.process("f2b_client.supernode")
+    node.suspend()
+    noticed = until(hospital.is_down, link.FRESH_SECONDS["polling"] + 10, "nobody noticed")
+    back = until(hospital.is_up, supervisor.STALLED_SECONDS + 60, "it was not started again")
+    assert not node.is_running()
+    sys.stderr.write(f"\nhanging: noticed after {noticed:.1f} s, polling again {back:.1f} s later\n")
+
+
+def test_a_hospital_that_waits_costs_a_hundredth_of_a_core_and_twenty_questions_a_minute(
+    hospital: Hospital,
+) -> None:
+    time.sleep(LONGEST_PAUSE_SECONDS / SHARE_OF_QUIET + 5)
+    family = [hospital.supervisor, *hospital.supervisor.children(recursive=True)]
+
+    def spent() -> float:
+        return sum(one.cpu_times().user + one.cpu_times().system for one in family)
+
+    before, asked = spent(), len(hospital.proxy.asked)
+    time.sleep(60)
+    share, questions = (spent() - before) / 60, len(hospital.proxy.asked) - asked
+    sys.stderr.write(f"\nidle: {questions} requests a minute, {100 * share:.2f} % of a core\n")
+    assert questions <= 20
+    assert share < 0.01

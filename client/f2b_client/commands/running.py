@@ -55,14 +55,12 @@ def start(
 
 
 @COMMANDS.command(hidden=True)
-def execute(
-    supernode: Annotated[str, typer.Option(help="Runtime address of the SuperNode.")], site: Site = HERE
-) -> None:
+def execute(site: Site = HERE) -> None:
     """Answer requests that the SuperNode received; started by `start`."""
     from f2b_client.run_executor import run_executor
 
     logging.getLogger("f2b_client").setLevel(logging.INFO)
-    run_executor(SiteFolder(site), supernode, load_compute_settings(SiteFolder(site)))
+    run_executor(SiteFolder(site), load_compute_settings(SiteFolder(site)))
 
 
 @COMMANDS.command(epilog=EXIT_STATUS)

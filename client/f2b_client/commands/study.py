@@ -11,6 +11,7 @@ from rich.table import Table
 
 from f2b_client.commands.options import HERE, Json, Site
 from f2b_client.settings import SiteFolder, load_joined, load_policy, read_policy
+from face2bone_model.contract.errors import UsageError
 from face2bone_model.system.command import EXIT_STATUS, print_json
 
 if TYPE_CHECKING:
@@ -25,29 +26,56 @@ COMMANDS.add_typer(POLICY, name="policy")
 def join(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="The file the coordinating centre sent.")],
     site: Site = HERE,
+    ask_token: Annotated[
+        bool, typer.Option("--token", help="Ask for the one-time token the centre said by phone.")
+    ] = False,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read the one-time token from a file instead.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Join a study: unpack the kit, make this site's keys, write site.toml and policy.toml where missing.
 
     The kit holds the centre's address, its CA certificate and the study; no secret. The keys are made here and
-    stay here. Read the fingerprint out to the centre by phone and send it keys/node.pub.
+    stay here. The public key reaches the centre as the file keys/node.pub, or, with a one-time token, by itself over
+    TLS that trusts the kit's CA only. Either way, read the fingerprint out to the centre by phone.
 
-    Example: `f2b-client join harbour.kit.zip --site /srv/face2bone/site`
+    Example: `f2b-client join harbour.kit.zip --site /srv/face2bone/site --token`
     """
     from f2b_client.join import join as join_study
 
     result = join_study(SiteFolder(site), kit)
+    token = _token(ask_token, token_file)
+    if token:
+        from f2b_client.enrol import enrol
+
+        enrol(SiteFolder(site), token)
     if as_json:
-        print_json(vars(result))
+        print_json({**vars(result), "admitted": bool(token)})
         return
     console = Console(highlight=False)
     console.print(f"Joined '{result.study}' as {result.site}.")
-    console.print(
-        f"Send {result.public_key} to the coordinating centre and read out: [bold]{result.fingerprint}[/]"
-    )
+    if token:
+        console.print(f"The centre admitted this site. Read out to it: [bold]{result.fingerprint}[/]")
+    else:
+        console.print(
+            f"Send {result.public_key} to the coordinating centre and read out: [bold]{result.fingerprint}[/]"
+        )
     console.print(
         "Next: look through site.toml and policy.toml, then `f2b-client approve joined/study.toml`."
     )
+
+
+def _token(ask: bool, file: Path | None) -> str:
+    """The token, never from the command line itself: the list of processes shows that to everybody."""
+    if file is None:
+        return str(typer.prompt("Token (the centre says it by phone)", err=True)) if ask else ""
+    try:
+        return file.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{file} cannot be read as a token.", "Give a text file with the token in it."
+        ) from error
 
 
 @COMMANDS.command(epilog=EXIT_STATUS)

@@ -15,7 +15,7 @@ from f2b_client.keys import receipt_key
 from f2b_client.settings import SiteFolder
 from face2bone_model.contract.errors import EnrolmentError
 
-PRIVATE_KEYS = ("node", "receipts", "executor.secret")
+PRIVATE_KEYS = ("node", "receipts")
 OTHERS_AND_GROUP = 0o077
 ROOT = 0
 RESTORE = "Restore keys/ from the backup, or run `f2b-client join KIT` again and tell the centre the new fingerprint."

@@ -1,7 +1,8 @@
 """Whether the centre knows this site's key, asked with a question that changes nothing.
 
 A SuperLink looks the key up before it looks at the heartbeat interval of a node that wants to be activated. So a
-request with the interval 0, which it never accepts, is answered 400 for a key on the roster and 412 for any other.
+request with the interval 0, which it never accepts, is answered 400 for a key on the roster and 412 for any other. The
+centre's edge before it answers 403 for a key that is not on the roster.
 tests/client/doctor/test_network.py asks a real SuperLink.
 """
 
@@ -44,7 +45,10 @@ def check_admission(
     body = protobuf_bytes(PUBLIC_KEY_FIELD, public)
     answer = ask(opener(), address, body, path=ADMISSION_PATH, headers=_signature(key, public))
     status = None if answer is None else answer.status
-    if status == HTTPStatus.PRECONDITION_FAILED:
+    if status in {
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.PRECONDITION_FAILED,
+    }:  # the centre's edge, or a bare SuperLink
         yield failed(
             "admitted",
             "The centre does not know this site's key.",

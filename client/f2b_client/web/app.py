@@ -5,8 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from jinja2 import Environment
+from markupsafe import Markup
 from starlette import status
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,21 +17,16 @@ from starlette.types import ASGIApp
 from f2b_client.receipts import Receipt
 from f2b_client.settings import SiteFolder
 from f2b_client.web.contents import contents_of
-from f2b_client.web.door import WRITTEN_REPORTS, Door, Guard
+from f2b_client.web.door import Door, Guard
 from f2b_client.web.receipt_words import receipt_words
 from f2b_client.web.site_view import Section, SiteView
 from f2b_client.web.stored_replies import stored_reply
 from face2bone_model.contract.errors import Face2BoneError
-from face2bone_model.report.render import TEMPLATES
+from face2bone_model.report.live.pages import STATIC, live_environment
+from face2bone_model.report.live.safety import WRITTEN_REPORTS
 
 HERE = Path(__file__).parent
 PER_PAGE = 50
-STATIC = {
-    "page.css": (TEMPLATES / "page.css", "text/css"),
-    "live.css": (HERE / "static" / "live.css", "text/css"),
-    "live.js": (HERE / "static" / "live.js", "text/javascript"),
-    "icon.svg": (HERE / "static" / "icon.svg", "image/svg+xml"),
-}
 REPORTS = {
     "site.html": "text/html",
     "site.json": "application/json",
@@ -161,22 +156,4 @@ def _fill(template: str, context: Mapping[str, Any]) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Our templates, and those of the written reports for their macros; every value is escaped."""
-    environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(HERE / "templates"), FileSystemLoader(TEMPLATES)]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["commands"] = _commands
-    return environment
-
-
-def _commands(sentence: str) -> Markup:
-    """A sentence with what stands in backticks set as code."""
-    parts = (
-        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
-        for index, part in enumerate(sentence.split("`"))
-    )
-    return Markup().join(parts)
+    return live_environment(HERE / "templates")

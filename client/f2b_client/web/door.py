@@ -9,31 +9,14 @@ import secrets
 from dataclasses import dataclass, field
 
 from starlette import status
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from face2bone_model.report.live.safety import protected
 
 HOSTS = frozenset({"127.0.0.1", "localhost"})
 COOKIE = "f2b_page"
-OWN_PAGES = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-WRITTEN_REPORTS = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""Report files carry their style sheet and pictures within them, and no script may run in them."""
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-}
 CLOSED = (
     "This page needs the address that the client printed when it started. "
     "It is also in state/page.url in the hospital's folder, readable by the client's user only.\n"
@@ -76,15 +59,8 @@ class Guard:
         if scope["type"] != "http":
             return
 
-        async def protected(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                headers.setdefault("Content-Security-Policy", OWN_PAGES)
-            await send(message)
-
         answer = self._refusal(Request(scope)) or self._entry(Request(scope)) or self._app
-        await answer(scope, receive, protected)
+        await answer(scope, receive, protected(send))
 
     def _refusal(self, request: Request) -> Response | None:
         hosts = request.headers.getlist("host")

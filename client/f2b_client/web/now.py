@@ -10,7 +10,7 @@ from f2b_client.settings import SiteFolder
 from f2b_client.site_lock import running_pid
 from f2b_client.state import OVER, State, has_crashed, read_state
 from f2b_client.status import ENDED
-from f2b_client.web.words import clock, duration, moment_of
+from face2bone_model.report.live.words import clock, duration, moment_of
 
 NAMES: Mapping[str, str] = {
     "supervisor": "Client",

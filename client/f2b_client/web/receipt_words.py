@@ -9,9 +9,9 @@ from f2b_client.keys import receipt_public_key
 from f2b_client.receipts import REPEAT, Receipt
 from f2b_client.released import meaning_of, refused_with
 from f2b_client.settings import SiteFolder
-from f2b_client.web.words import clock
 from face2bone_model.contract.errors import Face2BoneError, InputError
 from face2bone_model.report.formats import size
+from face2bone_model.report.live.words import clock
 
 SHOWN_DIGEST = 16
 HOLDS = "Every receipt is signed here and follows the one before; privacy ledger and stored replies hold all they name."

@@ -20,7 +20,6 @@ from f2b_client.web.receipt_words import Chain, chain_of, receipt_words
 from f2b_client.web.stored import prepared_photos
 from f2b_client.web.stored_replies import spendings, stored_reply
 from f2b_client.web.tables import policy_table, privacy_facts, reasons, round_table
-from f2b_client.web.words import plural
 from face2bone_model.contract.errors import EnrolmentError, Face2BoneError
 from face2bone_model.contract.payload import decode
 from face2bone_model.contract.reply import TABLE_PREFIX
@@ -31,6 +30,7 @@ from face2bone_model.metrics.summary import validation_summary
 from face2bone_model.report.figures_privacy import Charge, epsilon_curve
 from face2bone_model.report.figures_training import RoundPoint
 from face2bone_model.report.formats import count, share, size
+from face2bone_model.report.live.words import plural
 from face2bone_model.report.study_words import plain_words
 
 NEWEST = 8

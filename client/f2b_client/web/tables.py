@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from f2b_client.local_results import LocalRound
-from f2b_client.web.words import plural
 from face2bone_model.contract.policy import Policy
 from face2bone_model.report.formats import count, decimal, epsilon, power_of_ten, size
+from face2bone_model.report.live.words import plural
 from face2bone_model.report.tables import Column, Table
 
 

@@ -199,15 +199,15 @@ def test_a_folder_the_client_may_not_write_in_is_named(open_folder):
 # Keys and folders
 
 
-@pytest.mark.parametrize("name", ["node", "receipts", "executor.secret"])
+@pytest.mark.parametrize("name", ["node", "receipts"])
 def test_a_key_that_others_may_read_is_found(folder, name):
     (folder.keys / name).chmod(0o640)
     assert_only(check_keys(folder), "key-permissions", Verdict.FAIL, f"chmod 600 {folder.keys / name}")
 
 
 def test_a_missing_key_is_found(folder):
-    (folder.keys / "executor.secret").unlink()
-    assert_only(check_keys(folder), "keys", Verdict.FAIL, "executor.secret cannot be read: No such file")
+    (folder.keys / "receipts").unlink()
+    assert_only(check_keys(folder), "keys", Verdict.FAIL, "receipts cannot be read: No such file")
 
 
 @LINUX_ROOT
