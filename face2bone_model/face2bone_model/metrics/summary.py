@@ -134,6 +134,11 @@ def evaluation_report(statistics: SiteStatistics, settings: EvaluationSettings) 
     return EvaluationSummary(sites=int(statistics[SITES][0]), groups=summaries)
 
 
+def group_report(statistics: SiteStatistics, settings: EvaluationSettings, group: str = ALL) -> GroupSummary:
+    """Every figure of one group, from one site's sums or from the sum over sites."""
+    return _group(_Reader(statistics, settings, group))
+
+
 def validation_summary(statistics: SiteStatistics, settings: EvaluationSettings) -> ValidationSummary:
     """Loss, Brier and AUC of the validation patients."""
     read = _Reader(statistics, settings, ALL)

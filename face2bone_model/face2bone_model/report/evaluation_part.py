@@ -69,7 +69,7 @@ def evaluation_context(evaluation: EvaluationSummary, *, where: str, min_cell: i
         "confusion": confusion_rows(everyone),
         "calibration_table": calibration_table(everyone),
         "null_band": null_band(everyone),
-        "reliability": _reliability(everyone),
+        "reliability": reliability_figures(everyone),
         "forests": _forests(evaluation.groups),
         "group_table": group_table(evaluation.groups),
         "definitions": definitions(everyone),
@@ -121,7 +121,8 @@ def _roc(everyone: GroupSummary) -> Figure | None:
     return roc_figure("roc", everyone.roc, areas) if any(everyone.roc.values()) else None
 
 
-def _reliability(everyone: GroupSummary) -> Sequence[Figure]:
+def reliability_figures(everyone: GroupSummary) -> Sequence[Figure]:
+    """Of osteoporosis and of the predicted class; without those whose bins every hospital withheld."""
     drawn = (
         (
             TARGET,

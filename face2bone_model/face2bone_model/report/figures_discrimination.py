@@ -116,28 +116,28 @@ def _operating_points(curves: Mapping[str, Sequence[RocPoint]]) -> Table:
 
 
 def forest_figure(
-    name: str, quantity: str, rows: Sequence[tuple[str, Estimate]], overall: Estimate
+    name: str, quantity: str, rows: Sequence[tuple[str, Estimate]], overall: Estimate, *, each: str = "group"
 ) -> Figure:
-    """One line for each group, value and interval, against the value of all patients (dashed)."""
+    """One line for each group, or whatever `each` row is, against the value of all patients (dashed)."""
     bottom = TOP + ROW * len(rows)
     spread = [v for _, estimate in rows for v in (estimate.value, estimate.low, estimate.high)]
     across = fitted_axis([*spread, overall.value], LABELS, RIGHT - 6, floor=0.0, ceiling=1.0)
     known = sum(estimate.known for _, estimate in rows)
     words = (
-        f"{quantity} of {known} groups with 95 % intervals; all patients together {plain_estimate(overall)}."
+        f"{quantity} of {known} {each}s with 95 % intervals; all patients together {plain_estimate(overall)}."
     )
-    drawing = Drawing(name, f"{quantity} by group", words, bottom + 44)
+    drawing = Drawing(name, f"{quantity} by {each}", words, bottom + 44)
     draw_across(drawing, across, bottom, quantity, grid_top=TOP)
     if overall.known:
         drawing.line((across(overall.value), TOP), (across(overall.value), bottom), "reference")
     for index, (label, estimate) in enumerate(rows):
         _draw_group(drawing, across, TOP + ROW * (index + 0.5), label, estimate)
     table = Table(
-        columns=(Column("Group"), Column(quantity, "number"), Column("Patients", "number")),
+        columns=(Column(each.capitalize()), Column(quantity, "number"), Column("Patients", "number")),
         rows=[(label, plain_estimate(estimate), count(estimate.n)) for label, estimate in rows],
     )
     return Figure(
-        title=f"{quantity} by group",
+        title=f"{quantity} by {each}",
         caption="Dot: estimate. Bar: 95 % interval. Dashed: all patients together.",
         drawing=drawing.markup(),
         numbers=table,

@@ -43,7 +43,7 @@ def learning_curve(
     spread = [v for p in points for v in (p.estimate.value, p.estimate.low, p.estimate.high)]
     up = fitted_axis(spread, BOTTOM, TOP + HEADROOM, floor=0.0, ceiling=ceiling)
     draw_frame(drawing, across, up, "Round", quantity)
-    for run in _unbroken(points):
+    for run in unbroken(points):
         _draw_run(drawing, across, up, run)
     for point in points:
         if point.estimate.known:
@@ -70,7 +70,8 @@ def _draw_run(drawing: Drawing, across: Axis, up: Axis, run: Sequence[RoundPoint
     drawing.path([(across(point.number), up(point.estimate.value)) for point in run], "curve")
 
 
-def _unbroken(points: Sequence[RoundPoint]) -> list[list[RoundPoint]]:
+def unbroken(points: Sequence[RoundPoint]) -> list[list[RoundPoint]]:
+    """The points in runs without a gap between them."""
     runs: list[list[RoundPoint]] = [[]]
     for point in points:
         if point.estimate.known:

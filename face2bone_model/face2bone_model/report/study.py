@@ -117,7 +117,7 @@ def study_context(page: StudyPage) -> dict[str, Any]:
         "classes": CLASSES,
         "banners": banners_of(provenance),
         "facts": _facts(page),
-        "curves": _curves(page),
+        "curves": learning_curves(page.rounds, page.chosen_round),
         "chosen_round": page.chosen_round,
         "sites": _site_table(page.sites, provenance.min_cell),
         "smallest_share": _ratio(page.sites),
@@ -141,19 +141,20 @@ def _facts(page: StudyPage) -> Sequence[tuple[str, str]]:
     )
 
 
-def _curves(page: StudyPage) -> Sequence[Figure]:
-    if not page.rounds:
+def learning_curves(rounds: Sequence[StudyRound], chosen_round: int | None) -> Sequence[Figure]:
+    """Pooled AUC and loss of the validation patients by round; none before the first round."""
+    if not rounds:
         return ()
-    pooled = any(entry.validation.auc.known for entry in page.rounds)
+    pooled = any(entry.validation.auc.known for entry in rounds)
     ranked = "AUC, osteoporosis" if pooled else "AUC within hospitals, osteoporosis"
     areas = [
         RoundPoint(number=r.number, estimate=r.validation.auc if pooled else r.validation.auc_within_site)
-        for r in page.rounds
+        for r in rounds
     ]
-    losses = [RoundPoint(number=r.number, estimate=r.validation.loss) for r in page.rounds]
+    losses = [RoundPoint(number=r.number, estimate=r.validation.loss) for r in rounds]
     return (
-        learning_curve("curve-auc", ranked, areas, page.chosen_round, ceiling=1.0),
-        learning_curve("curve-loss", "Validation loss", losses, page.chosen_round),
+        learning_curve("curve-auc", ranked, areas, chosen_round, ceiling=1.0),
+        learning_curve("curve-loss", "Validation loss", losses, chosen_round),
     )
 
 

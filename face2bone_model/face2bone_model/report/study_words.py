@@ -62,6 +62,11 @@ def against_policy(study: Study, policy: Policy) -> tuple[str, ...]:
         sentences.append(
             "policy.toml demands differential privacy, the study trains the trunk too: training will be refused."
         )
+    if policy.privacy.require_dp and study.privacy.trains == "head" and study.is_personal("head.weight"):
+        sentences.append(
+            "policy.toml demands differential privacy, which trains the head alone, and the study keeps the head here: "
+            "training will be refused."
+        )
     return tuple(sentences)
 
 
@@ -128,7 +133,10 @@ def _what_stays(study: Study) -> tuple[str, ...]:
     if not study.strategy.personal:
         return ()
     names = ", ".join(study.strategy.personal)
-    return (f"Tensors named {names} are trained for this hospital alone and never leave it.",)
+    return (
+        f"Tensors named {names} are trained for this hospital alone and stay in the folder personal/; back it up with "
+        "the rest. The common model is evaluated here with them; a released model lacks them.",
+    )
 
 
 def _how_combined(study: Study) -> str:
@@ -140,11 +148,13 @@ def _how_combined(study: Study) -> str:
     }[strategy.weights]
     how = {
         "fedavg": f"averaged, {weights}",
-        "fedprox": f"averaged, {weights}; training here is pulled towards the common model",
+        "fedprox": f"averaged, {weights}; training here is pulled towards the common model "
+        f"(mu = {strategy.proximal_mu:g})",
         "fedavgm": f"averaged, {weights}, with momentum",
         "fedadam": f"averaged, {weights}, and followed in adaptive steps (Adam)",
         "fedyogi": f"averaged, {weights}, and followed in adaptive steps (Yogi)",
-        "scaffold": f"averaged, {weights}; each hospital's drift is corrected",
+        "scaffold": f"averaged, {weights}; each request carries a correction that is added to every step here, so "
+        "all passes are run and none is stopped early",
         "trimmed_mean": "combined by a trimmed mean, so that a few wrong ones do little harm",
         "krum": "compared, and the one nearest to its neighbours is taken",
         "geometric_median": "combined by their geometric median, so that a few wrong ones do little harm",
