@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export F2B_WEIGHTS ?= $(CURDIR)/.cache/weights
 
-.PHONY: setup demo test test-slow bench lint format clean
+.PHONY: setup demo test test-slow test-faults bench lint format clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +34,9 @@ test: setup $(F2B_WEIGHTS)/u2netp.onnx  ## the tests, on two processes, with cov
 
 test-slow: setup $(F2B_WEIGHTS)/u2netp.onnx ## the long checks: learning compared with pooled data and with single hospitals
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow $(TESTS)
+
+test-faults: setup $(F2B_WEIGHTS)/u2netp.onnx ## kills processes of a running federation 200 times
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m faults tests/faults
 
 bench: setup     ## speed and size, as ratios
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks

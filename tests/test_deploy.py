@@ -61,9 +61,7 @@ def test_the_clients_unit_survives_a_reboot_and_a_crash_and_lets_the_client_end_
     assert settings["WantedBy"] == "multi-user.target"
     assert settings["Wants"] == settings["After"] == "network-online.target"
     assert settings["Restart"] == "on-failure"
-    assert (
-        float(settings["RestartSec"]) >= kept.SHORTEST_PAUSE_SECONDS > 60
-    )  # the lease of a killed SuperNode
+    assert kept.SHORTEST_PAUSE_SECONDS <= float(settings["RestartSec"]) <= 10  # back before the next deadline
     assert settings["StartLimitIntervalSec"] == "0"  # never gives up
     assert float(settings["TimeoutStopSec"]) > supervisor.CLOSING_SECONDS + 15
     assert settings["KillMode"] == "mixed"
@@ -90,4 +88,28 @@ def test_the_clients_unit_can_write_the_sites_folder_and_nothing_else():
     assert settings["ReadWritePaths"] == folder
     assert settings["ProtectSystem"] == "strict"
     assert settings["ProtectHome"] == settings["NoNewPrivileges"] == settings["PrivateTmp"] == "true"
+    assert settings["UMask"] == "0077"
+
+
+def test_the_centres_unit_keeps_the_centre_up_but_for_what_a_person_has_to_mend():
+    from f2b_server import attend
+    from face2bone_model.contract import errors
+
+    settings = unit("server")
+    assert (settings["Type"], settings["Restart"]) == ("simple", "always")
+    assert settings["StartLimitIntervalSec"] == "0"  # never gives up
+    codes = {int(code) for code in settings["RestartPreventExitStatus"].split()}
+    assert codes == {errors.SettingsError.code, errors.EnrolmentError.code}
+    assert float(settings["TimeoutStopSec"]) >= attend.DOWN_SECONDS
+    assert settings["KillMode"] == "mixed"
+    assert settings["Wants"] == settings["After"] == "network-online.target"
+
+
+def test_the_centres_unit_can_write_the_studys_folder_and_nothing_else():
+    settings = unit("server")
+    folder = re.search(r"f2b-server up (\S+)", settings["ExecStart"])[1]
+    assert settings["ReadWritePaths"] == folder
+    assert settings["ProtectSystem"] == "strict"
+    hardened = ("ProtectHome", "NoNewPrivileges", "PrivateTmp", "PrivateDevices", "RestrictNamespaces")
+    assert {settings[name] for name in hardened} == {"true"}
     assert settings["UMask"] == "0077"

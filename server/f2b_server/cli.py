@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from f2b_server.commands import demo, pages, running, sites, study
+from f2b_server.commands import demo, models, pages, running, simulation, sites, study
 from face2bone_model.system.command import run_command
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (study, sites, running, pages, demo):
+for group in (study, sites, running, models, pages, simulation, demo):
     app.add_typer(group.COMMANDS)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole trace of an unexpected failure.")]

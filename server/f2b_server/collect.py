@@ -1,30 +1,41 @@
-"""Ask every active site one question: wait with a deadline, check the replies, name the faults, mind the quorum."""
+"""Ask every site one question: keep valid replies as they arrive, ask again what was lost, mind the quorum."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from f2b_server.federation import Answer, Federation
-from f2b_server.progress import Progress, log_event, write_progress
+from f2b_server.asking import Asking, Question
+from f2b_server.attendance import Attendance
+from f2b_server.checkpoint import late_path
+from f2b_server.federation import Answer, Connection, Federation
+from f2b_server.open_round import KeptReply, OpenRound
+from f2b_server.progress import log_event
 from f2b_server.settings import StudyFolder
+from f2b_server.waiting import Moment, Teller
 from face2bone_model.contract.errors import Face2BoneError, QuorumError
-from face2bone_model.contract.reply import ErrorReply, Reply, read_reply
-from face2bone_model.contract.request import Request
+from face2bone_model.contract.keys import Phase
+from face2bone_model.contract.payload import Scalar, decode_view
+from face2bone_model.contract.reply import Reply
 from face2bone_model.contract.study import Study
 
-ONLINE_POLL_SECONDS = 1.0
-WAIT_LINE_SECONDS = 60.0
+SHORTEST_REST, LONGEST_REST = 0.1, 2.0
+REST_SHARE = 0.02
+"""Of the time waited so far: how long to rest before looking again."""
+LATE_FACTOR = 4.0
+"""An answer is of use, if only to say so, until so many deadlines have passed."""
 
-Check = Callable[[Reply], None]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Collected:
-    """Valid replies by site, with the answers they came in, and why the others are missing."""
+    """Valid replies in alphabetical order of the sites, on disk and memory-mapped, and why the others are missing."""
 
     replies: Mapping[str, Reply]
-    answers: Mapping[str, Answer]
+    kept: Mapping[str, KeptReply]
     faults: Mapping[str, str]
+    seconds: Mapping[str, float]
+    """From the question to the reply, of replies that came in this run."""
+    bytes_sent: int
+    """Size of a request."""
 
 
 @dataclass
@@ -35,119 +46,263 @@ class Collector:
     study: Study
     federation: Federation
     sites: tuple[str, ...]
-    suspended: set[str] = field(default_factory=set)
-    """Sites that missed a deadline. They are asked again once they were seen to leave and come back."""
-    _gone: set[str] = field(default_factory=set)
-    _said_at: float = 0.0
+    attendance: Attendance = field(init=False)
+    _teller: Teller = field(init=False)
+    _busy: dict[str, float] = field(default_factory=dict)
+    """Sites with a question to which nothing came back yet, and when it was sent."""
 
-    def wait_for_sites(self, deadline_seconds: float) -> None:
-        """Wait until every admitted site is connected; go on at the deadline with those that are.
+    def __post_init__(self) -> None:
+        self.attendance = Attendance.read(self.folder)
+        self._teller = Teller(self.folder, self.study.training.rounds)
+
+    def wait_for_sites(self, seconds: float) -> None:
+        """Wait until every site that is waited for is connected; go on at the deadline with those that are.
 
         Raises:
             QuorumError: fewer than the quorum of `describe` are connected at the deadline.
         """
-        end = time.time() + deadline_seconds
-        on_wait = self._on_wait(Progress(phase="waiting", rounds=self.study.training.rounds))
-        while (online := self.federation.online()) != frozenset(self.sites) and time.time() < end:
-            on_wait(tuple(sorted(online)), tuple(sorted(set(self.sites) - online)), end)
-            time.sleep(ONLINE_POLL_SECONDS)
-        if len(online) < self.study.quorum.describe:
-            missing = ", ".join(sorted(set(self.sites) - online))
+        start = self.federation.now()
+        self._teller.begin(start)
+        needed = self.study.quorum.describe
+        while True:
+            connections, now = self._connections(), self.federation.now()
+            missing = tuple(site for site in self.sites if site not in connections)
+            waited = tuple(site for site in missing if self.attendance.is_waited_for(site))
+            enough = len(self.sites) - len(missing) >= needed
+            if (enough and not waited) or now >= start + seconds:
+                break
+            moment = Moment(
+                phase="waiting",
+                now=now,
+                until=start + seconds,
+                answered=tuple(site for site in self.sites if site in connections),
+                waiting_for=waited or missing,
+                connections=connections,
+            )
+            self._teller.tell(moment)
+            self.federation.rest(min(_rest(now - start), start + seconds - now))
+        self.attendance.suspend(waited, now)
+        if not enough:
             raise QuorumError(
-                f"Only {len(online)} of {len(self.sites)} sites connected within {deadline_seconds:.0f} s; "
-                f"missing: {missing}.",
-                "Ask them to run `f2b-client start`, then run `f2b-server train` again: it resumes.",
+                f"Only {len(self.sites) - len(missing)} of {len(self.sites)} sites connected within "
+                f"{seconds:.0f} s; missing: {', '.join(missing)}.",
+                f"Ask them to run `f2b-client start`, then run `f2b-server resume {self.folder.path}`.",
             )
 
-    def collect(self, request: Request, check: Check, deadline_seconds: float) -> Collected:
-        """Ask every active site and keep the valid replies.
+    def collect(self, question: Question, store: OpenRound, *, known: Collection[str] = ()) -> Collected:
+        """Ask every site and keep the valid replies; sites whose reply is in the store are not asked again.
+
+        Args:
+            question: what to ask.
+            store: where replies are kept until their result is safe.
+            known: sites whose reply to this question counts already.
 
         Raises:
             QuorumError: fewer valid replies than the quorum of its phase, however often it was asked.
         """
-        collected = Collected({}, {}, {})
-        needed = self._needed(request)
-        for _ in range(1 + self.study.quorum.repeats):
-            collected = self._ask_once(request, check, deadline_seconds)
-            if len(collected.replies) >= needed:
-                return collected
-            log_event(
-                self.folder, "below-quorum", phase=request.phase, round=request.round, faults=collected.faults
-            )
-            self.suspended -= self.federation.online()  # a lost message is not the fault of a connected site
-        reasons = "; ".join(f"{site}: {fault}" for site, fault in sorted(collected.faults.items()))
+        asking = Asking(question, store)
+        self._read_back(asking)
+        sites = tuple(site for site in self.sites if site not in known)
+        needed = int(getattr(self.study.quorum, question.phase)) - len(known)
+        faults = self._wait(asking, sites, needed)
+        for _ in range(self.study.quorum.repeats):
+            if len(asking.replies) < needed:
+                self._begin_again(asking, faults)
+                faults = self._wait(asking, sites, needed)
+        if len(asking.replies) >= needed:
+            return _collected(asking, faults)
+        reasons = " ".join(f"{site}: {fault}" for site, fault in sorted(faults.items()))
         raise QuorumError(
-            f"Phase '{request.phase}', round {request.round}: {len(collected.replies)} valid replies, "
-            f"{needed} needed. {reasons}.",
-            "Mend the sites named, then run `f2b-server train` again: it resumes at this round.",
+            f"Phase '{question.phase}', round {question.round}: {len(asking.replies)} valid replies, "
+            f"{needed} needed. {reasons}",
+            f"Mend the sites named, then run `f2b-server resume {self.folder.path}`: it resumes at this question.",
         )
 
-    def _needed(self, request: Request) -> int:
-        """How many sites the phase of this request needs."""
-        return int(getattr(self.study.quorum, request.phase))
+    def _begin_again(self, asking: Asking, faults: Mapping[str, str]) -> None:
+        """Too few replied: ask whoever may, those who missed a deadline too."""
+        question = asking.question
+        log_event(self.folder, "below-quorum", phase=question.phase, round=question.round, faults=faults)
+        self.attendance.recall()
+        self._busy.clear()
+        asking.begin_again()
 
-    def _ask_once(self, request: Request, check: Check, deadline_seconds: float) -> Collected:
-        sites = self._active_sites()
-        payload = request.encode()
-        progress = Progress(phase=request.phase, round=request.round, rounds=self.study.training.rounds)
-        answers = self.federation.ask(
-            dict.fromkeys(sites, payload),
-            label=f"{request.phase}-{request.round}",
-            deadline_seconds=deadline_seconds,
-            on_wait=self._on_wait(progress),
-        )
-        replies: dict[str, Reply] = {}
-        faults = dict.fromkeys(self.suspended, "suspended since it did not answer")
-        for site, answer in answers.items():
+    def _connections(self) -> Mapping[str, Connection]:
+        connections = self.federation.connections()
+        self.attendance.look(connections)
+        return connections
+
+    def _read_back(self, asking: Asking) -> None:
+        """Take up the replies that a run before this one had kept."""
+        for kept in asking.store.kept():
             try:
-                replies[site] = _valid_reply(answer, request.digest, check)
+                tensors, header = kept.read()
+                if kept.site in self.sites and header.get("request") == asking.digest(kept.site):
+                    asking.take_up(kept, asking.checked(tensors, header))
+                    continue
             except Face2BoneError as error:
-                faults[site] = str(error)
-                if not answer.payload:
-                    self.suspended.add(site)
-        return Collected(replies, answers, faults)
+                log_event(self.folder, "kept-reply-dropped", site=kept.site, why=str(error))
+            asking.store.drop(kept)
 
-    def _active_sites(self) -> tuple[str, ...]:
-        """Sites to ask: all but those that missed a deadline and have not come back since."""
-        online = self.federation.online()
-        self._gone |= self.suspended - online
-        self.suspended -= self._gone & online
-        self._gone -= online
-        return tuple(site for site in self.sites if site not in self.suspended)
+    def _wait(self, asking: Asking, sites: tuple[str, ...], needed: int) -> dict[str, str]:
+        """Ask, and take what comes, until nothing more is waited for or the deadline has passed.
 
-    def _on_wait(self, progress: Progress) -> Callable[[tuple[str, ...], tuple[str, ...], float], None]:
-        """Keep `progress.json` fresh, and say once a minute who is waited for."""
+        Returns:
+            Why a reply is missing, by site.
+        """
+        start = self.federation.now()
+        end = start + asking.question.seconds
+        self._teller.begin(start)
+        away = set(self.attendance.suspended)
+        expected = {site for site in sites if self.attendance.is_waited_for(site)}
+        while True:
+            for answer in self.federation.received():
+                self._take(asking, answer)
+            connections, now = self._connections(), self.federation.now()
+            missing = self._missing(asking, sites, expected, needed)
+            self._teller.tell(self._moment(asking, sites, missing, connections, end))
+            if not missing or now >= end:
+                break
+            self._send_due(asking, sites, connections, start)
+            self.federation.rest(min(_rest(now - start), end - now))
+        faults = {site: self._fault(asking, site, away) for site in sites if site not in asking.replies}
+        self.attendance.suspend((site for site in expected if asking.is_open(site)), now)
+        return faults
 
-        def say(answered: tuple[str, ...], waiting_for: tuple[str, ...], end: float) -> None:
-            now = Progress(
-                phase=progress.phase,
-                round=progress.round,
-                rounds=progress.rounds,
-                answered=answered,
-                waiting_for=waiting_for,
-                deadline=end,
-            )
-            write_progress(self.folder, now)
-            if waiting_for and time.time() - self._said_at >= WAIT_LINE_SECONDS:
-                self._said_at = time.time()
-                left = max(0.0, end - time.time())
-                log_event(
-                    self.folder,
-                    "waiting",
-                    phase=progress.phase,
-                    round=progress.round,
-                    sites=list(waiting_for),
-                    seconds_left=round(left),
-                )
+    def _missing(
+        self, asking: Asking, sites: tuple[str, ...], expected: set[str], needed: int
+    ) -> tuple[str, ...]:
+        """Who is waited for: sites that never missed a deadline, and below the quorum whoever may still answer."""
+        unanswered = tuple(site for site in sites if asking.is_open(site))
+        waited = tuple(site for site in unanswered if site in expected)
+        if waited or len(asking.replies) >= needed:
+            return waited
+        return tuple(site for site in unanswered if site not in self.attendance.suspended)
 
-        return say
+    def _send_due(
+        self, asking: Asking, sites: tuple[str, ...], connections: Mapping[str, Connection], start: float
+    ) -> None:
+        question = asking.question
+        half = start + question.seconds / 2
+        due = [
+            site
+            for site in sites
+            if site in connections
+            and asking.is_open(site)
+            and site not in self.attendance.suspended
+            and self._is_due(asking, site, connections[site].since, half)
+        ]
+        for batch in [due] if question.shared and due else [[site] for site in due]:
+            payload, now = asking.payload(batch[0]), self.federation.now()
+            requests, seconds = dict.fromkeys(batch, payload), LATE_FACTOR * question.seconds
+            for site in sorted(self.federation.send(requests, label=question.label, seconds=seconds)):
+                self._busy[site] = now
+                if asking.note_sent(site, now):
+                    log_event(self.folder, "asked-again", site=site, question=question.label)
+
+    def _is_due(self, asking: Asking, site: str, since: float, half: float) -> bool:
+        """Whether to ask this connected site now. Delivery is at most once, so a question may have to be sent again.
+
+        It is, when the site connected anew after it was sent, when it was reported lost, and once when half the
+        deadline has passed in silence: a site answers a repeated question from its store. A site that still has an
+        older question is not asked until it answers that.
+        """
+        now = self.federation.now()
+        if site not in self._busy:
+            loss = asking.losses.get(site)
+            return loss is None or now >= loss.retry_at
+        sent = asking.sent.get(site)
+        return since > self._busy[site] or (sent is not None and sent.last < half <= now)
+
+    def _take(self, asking: Asking, answer: Answer) -> None:
+        """One answer: a reply to this question is kept, a late one is put aside, a lost one is asked for again."""
+        site, now = answer.site, self.federation.now()
+        is_of_this = answer.label == asking.question.label
+        self._busy.pop(site, None)
+        if answer.lost:
+            if is_of_this and asking.is_open(site):
+                asking.note_loss(site, answer.lost, now)
+            return
+        self.attendance.spoke(site)
+        if site in asking.replies and is_of_this:
+            return  # asked twice, answered twice
+        try:
+            if self._counts(asking, answer):
+                asking.keep(site, answer.payload, now)
+                self.attendance.delivered(site)
+        except Face2BoneError as error:
+            if is_of_this:
+                asking.faults[site] = str(error)
+
+    def _counts(self, asking: Asking, answer: Answer) -> bool:
+        """Whether an answer is a valid reply to this question; one to another is put aside.
+
+        Raises:
+            Face2BoneError: it is no valid reply.
+        """
+        if answer.fault:
+            raise QuorumError(f"{answer.fault}.")
+        tensors, header = decode_view(answer.payload)
+        if header.get("request") != asking.digest(answer.site):
+            self._put_aside(asking, answer, header)
+            return False
+        asking.checked(tensors, header)
+        return True
+
+    def _put_aside(self, asking: Asking, answer: Answer, header: Mapping[str, Scalar]) -> None:
+        """An answer to a question that is closed: logged, and kept where it is an update."""
+        if answer.label == asking.question.label:
+            asking.faults[answer.site] = "The reply answers another request."
+            return
+        phase, number = answer.label.split("-")[:2]
+        if phase == Phase.TRAIN and header.get("kind") == "update":
+            OpenRound(late_path(self.folder, int(number))).keep(answer.site, answer.payload)
+        size = len(answer.payload)
+        log_event(self.folder, "late-reply", site=answer.site, question=answer.label, bytes=size)
+
+    def _fault(self, asking: Asking, site: str, away: set[str]) -> str:
+        if asking.is_open(site) and site in away and site not in asking.sent:
+            return "suspended: it missed a deadline and has not spoken since."
+        if asking.is_open(site) and site in self.attendance.returning:
+            return "not waited for: it missed a deadline and has not delivered since."
+        return asking.fault(site)
+
+    def _moment(
+        self,
+        asking: Asking,
+        sites: tuple[str, ...],
+        missing: tuple[str, ...],
+        connections: Mapping[str, Connection],
+        end: float,
+    ) -> Moment:
+        spare = [site for site in sites if asking.is_open(site) and site not in missing]
+        away = self.attendance.suspended
+        return Moment(
+            phase=asking.question.phase,
+            round=asking.question.round,
+            now=self.federation.now(),
+            until=end,
+            answered=tuple(sorted(asking.replies)),
+            faults=asking.faults,
+            waiting_for=missing,
+            returning=tuple(site for site in spare if site not in away),
+            suspended={site: away[site] for site in spare if site in away},
+            asked_at={site: sent.last for site, sent in asking.sent.items()},
+            connections=connections,
+            lost={site: loss.why for site, loss in asking.losses.items()},
+        )
 
 
-def _valid_reply(answer: Answer, request_digest: str, check: Check) -> Reply:
-    if answer.fault:
-        raise QuorumError(f"{answer.fault}.")
-    reply = read_reply(answer.payload, request_digest=request_digest)
-    if isinstance(reply, ErrorReply):
-        raise QuorumError(f"refused with number {reply.code} (docs/exit-codes/{reply.code:02d}.md).")
-    check(reply)
-    return reply
+def _collected(asking: Asking, faults: Mapping[str, str]) -> Collected:
+    replies = {site: asking.replies[site] for site in sorted(asking.replies)}
+    return Collected(
+        replies=MappingProxyType(replies),
+        kept=asking.kept,
+        faults=faults,
+        seconds=asking.seconds,
+        bytes_sent=asking.bytes_sent,
+    )
+
+
+def _rest(waited: float) -> float:
+    """Short at first, when every tenth of a second counts in a small round; longer the longer the wait."""
+    return min(max(SHORTEST_REST, REST_SHARE * waited), LONGEST_REST)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,27 +13,26 @@ from pathlib import Path
 import psutil
 
 from f2b_server.checkpoint import load_history
-from f2b_server.demo_screen import DemoScreen, amounts_of
+from f2b_server.demo_federation import DemoFederation
+from f2b_server.demo_screen import DemoScreen
 from f2b_server.demo_sites import DemoSite, run_client
-from f2b_server.enrolment import admit, write_kit
-from f2b_server.progress import Progress
+from f2b_server.enrolment import admit
+from f2b_server.kits import write_kit
+from f2b_server.registry.contents import mark_synthetic
 from f2b_server.results import load_statistics
 from f2b_server.settings import StudyFolder
 from f2b_server.study_files import NewStudy, complete_study, write_study
 from f2b_server.study_report import write_study_report
-from f2b_server.superlink import running_superlink
-from f2b_server.train import train
+from f2b_server.train import is_finished
 from face2bone_model.contract.errors import DeadlineError, ProcessError, UsageError, WeightsError
 from face2bone_model.contract.study import Study, load_study
 from face2bone_model.system.files import write_json
+from face2bone_model.system.ports import free_port
 from face2bone_model.system.processes import Child, stop
 
 RENDERED_SITES = ("harbour", "hilltop", "riverside")
 PRIVATE_SITE = "hilltop"
-PREPARE_SECONDS = 3600.0
 RENDER_SECONDS = 1800.0
-CLOSING_SECONDS = 60.0
-"""A client that is told to stop first finishes its step and writes its page."""
 POLL_SECONDS = 0.5
 QUESTION = "Does a model trained across hospitals read bone status from the face as well as one trained in one place?"
 
@@ -95,17 +93,14 @@ def run_demo(options: DemoOptions, screen: DemoScreen) -> DemoResult:
         _render(sites, options, screen, children)
         screen.step("Study, certificates, enrolment")
         _make_study(folder, options, trunk)
-        address = f"127.0.0.1:{_free_port()}"
+        address = f"127.0.0.1:{free_port()}"
         _enrol(folder, sites, address, screen)
         screen.step("Processes, preparation, training")
-        with running_superlink(folder, address) as superlink:
-            clients = [site.start() for site in sites]
-            children.extend(clients)
-            _wait_until_connected(sites, clients, screen)
-            train(folder, superlink, on_progress=lambda progress: _follow(progress, sites, clients, screen))
-            screen.close()
-            stop(clients, seconds=CLOSING_SECONDS)
+        if not is_finished(folder):
+            DemoFederation(folder, sites, screen, children).run(address, synthetic=not options.sites)
         screen.step("Reports")
+        for site in sites:
+            site.write_missing_page()
         site_pages = {site.name: site.page for site in sites}
         study_page = write_study_report(folder, synthetic=not options.sites)
     return _result(folder, study_page, site_pages, time.time() - began, memory[0])
@@ -204,6 +199,8 @@ def _make_study(folder: StudyFolder, options: DemoOptions, trunk: Mapping[str, s
         rounds=options.rounds,
     )
     write_study(folder, new)
+    if not options.sites:
+        mark_synthetic(folder)
     return complete_study(folder)
 
 
@@ -217,36 +214,6 @@ def _enrol(folder: StudyFolder, sites: Sequence[DemoSite], address: str, screen:
         site.approve()
     study = load_study(folder.study)
     screen.note(f"Study {study.hash()[:16]}…; {len(sites)} hospitals enrolled; SuperLink at {address}.")
-
-
-def _wait_until_connected(sites: Sequence[DemoSite], clients: Sequence[Child], screen: DemoScreen) -> None:
-    """Follow the preparation until every hospital has connected."""
-    end = time.time() + PREPARE_SECONDS
-    while True:
-        for client in clients:
-            client.check()
-        statuses = {site.name: site.status() for site in sites}
-        screen.bars(amounts_of(statuses))
-        if all(_connected(status, client) for status, client in zip(statuses.values(), clients, strict=True)):
-            return
-        _in_time(end, "preparing the photos")
-        time.sleep(POLL_SECONDS)
-
-
-def _connected(status: Mapping[str, dict[str, object] | None], client: Child) -> bool:
-    supervisor = status["supervisor"]
-    return bool(supervisor and supervisor["doing"] == "connected" and supervisor["pid"] == client.process.pid)
-
-
-def _follow(
-    progress: Progress | None, sites: Sequence[DemoSite], clients: Sequence[Child], screen: DemoScreen
-) -> None:
-    for client in clients:
-        client.check()
-    amounts = amounts_of({site.name: site.status() for site in sites})
-    if progress:
-        amounts["centre"] = (progress.phase, progress.round, progress.rounds)
-    screen.bars(amounts)
 
 
 def _in_time(end: float, what: str) -> None:
@@ -293,12 +260,6 @@ def _memory_now() -> int:
         except psutil.Error:
             continue
     return total
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _result(

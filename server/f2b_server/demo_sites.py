@@ -73,6 +73,11 @@ class DemoSite:
         """The hospital's own page, which its client writes after the evaluation."""
         return self.folder / "reports" / "site.html"
 
+    def write_missing_page(self) -> None:
+        """Have the page written where its client was killed before it could."""
+        if not self.page.exists():
+            run_client(["report", "--site", str(self.folder), "--json"], self.environment)
+
     def status(self) -> dict[str, Any]:
         """What its processes are doing, from the files that `f2b-client status` reads."""
         states: dict[str, Any] = {}

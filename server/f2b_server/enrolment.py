@@ -1,102 +1,84 @@
-"""Enrolment: kits without secrets go out, public keys come in, the roster says who takes part."""
+"""Enrolment: a hospital's public key is admitted, and revoked when it must not be believed any more."""
 
-import json
-import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
-from io import BytesIO
-from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-
+from f2b_server.certificates import load_ca
+from f2b_server.invitations import withdraw
+from f2b_server.membership import iso, key_text, read_node_key
+from f2b_server.roster import RosterEntry, changing, everyone, with_membership, write_site
 from f2b_server.settings import StudyFolder
-from face2bone_model.contract.errors import EnrolmentError, SettingsError
+from face2bone_model.contract.errors import EnrolmentError
 from face2bone_model.contract.study import load_study
-from face2bone_model.system.files import write_atomic, write_json
-
-KIT_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that the same kit has the same bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class RosterEntry:
-    """An admitted site."""
-
-    site: str
-    public_key: str
-    """OpenSSH form of its P-384 node key."""
-    enrolled_at: str
-
-
-def write_kit(folder: StudyFolder, site: str, address: str, out: Path) -> Path:
-    """Write the kit of a site: address, CA certificate and study. It holds no secret.
+def admit(folder: StudyFolder, site: str, public_key: bytes, *, now: datetime | None = None) -> RosterEntry:
+    """Put a site's public key on the roster, with a membership certificate. The same key again changes nothing.
 
     Raises:
-        EnrolmentError: the study does not name this site.
-        SettingsError: the study is not complete, so its hash would still change.
+        EnrolmentError: the study does not name the site; the key is no P-384 public key, was revoked, or is another
+            site's; the site has another key; the CA or a file of the roster cannot be used.
     """
-    study = load_study(folder.study)
-    if not (study.model_signature and study.statistics_signature):
-        raise SettingsError(
-            f"{folder.study} is not complete.", f"Run `f2b-server study check {folder.path}` first."
-        )
-    if site not in study.sites:
-        raise EnrolmentError(f"study.toml does not name '{site}'.", f"It names {', '.join(study.sites)}.")
-    about = {"site": site, "study": study.name, "address": address, "study_hash": study.hash()}
-    files = {
-        "kit.json": json.dumps(about, indent=1, sort_keys=True).encode(),
-        "ca.pem": (folder.ca / "ca.pem").read_bytes(),
-        "study.toml": folder.study.read_bytes(),
-    }
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name, KIT_DATE), content)
-    write_atomic(out, buffer.getvalue())
-    return out
+    with changing(folder):
+        return admit_while_changing(folder, site, public_key, now=now)
 
 
-def admit(folder: StudyFolder, site: str, public_key: bytes) -> RosterEntry:
-    """Put a site's public key on the roster.
-
-    Raises:
-        EnrolmentError: the study does not name the site, the key is not an EC public key, or another key of this
-            site or the same key of another site is already there.
-    """
-    if site not in load_study(folder.study).sites:
+def admit_while_changing(
+    folder: StudyFolder, site: str, public_key: bytes, *, now: datetime | None = None
+) -> RosterEntry:
+    """As `admit`, for one who holds `roster.changing`."""
+    if site not in load_study(folder.study).sites or not site.replace("-", "").isalnum():
         raise EnrolmentError(f"study.toml does not name '{site}'.", "Check the spelling.")
-    text = _checked_key(public_key)
-    for known in roster(folder):
-        if known.site == site and known.public_key == text:
-            return known
-        if known.site == site:
+    now = now or datetime.now(UTC)
+    text = key_text(read_node_key(public_key))
+    known = everyone(folder)
+    mine = [entry for entry in known if entry.site == site]
+    for entry in known:
+        if entry.public_key == text:
+            _check_same(entry, site)
+            if entry.is_admitted(now):
+                return entry
+            mine.remove(entry)  # expired: admitted again from today
+    if mine and not mine[-1].revoked_at:
+        raise EnrolmentError(
+            f"'{site}' is on the roster with another key.",
+            f"Compare fingerprints by phone; then `f2b-server revoke DIR {site} --reason ...` and admit it again.",
+        )
+    fresh = RosterEntry(site=site, public_key=text, enrolled_at=iso(now), certificate="", expires_at="")
+    admitted = with_membership(fresh, load_ca(folder.ca), now)
+    write_site(folder, site, [*mine, admitted])
+    return admitted
+
+
+def revoke(folder: StudyFolder, site: str, reason: str, *, now: datetime | None = None) -> RosterEntry:
+    """Revoke a site's key for good, and whatever token is out for it. The site may be admitted with a new key.
+
+    Raises:
+        EnrolmentError: the site has no key to revoke, no reason is given, or a file of the roster cannot be used.
+    """
+    if not reason.strip():
+        raise EnrolmentError("A revocation needs a reason.", 'Such as --reason "tablet stolen".')
+    with changing(folder):
+        withdrawn = withdraw(folder, site)
+        mine = [entry for entry in everyone(folder) if entry.site == site]
+        if not mine or mine[-1].revoked_at:
+            token = "; its token is withdrawn" if withdrawn else ""
             raise EnrolmentError(
-                f"'{site}' is on the roster with another key.",
-                "Compare fingerprints by phone; then remove its file from the roster and admit it again.",
+                f"'{site}' has no key on the roster that could be revoked{token}.",
+                "`f2b-server roster DIR` lists what there is.",
             )
-        if known.public_key == text:
-            raise EnrolmentError(
-                f"This key belongs to '{known.site}'.", f"Ask '{site}' for its own node.pub."
-            )
-    entry = RosterEntry(
-        site=site, public_key=text, enrolled_at=datetime.now(UTC).isoformat(timespec="seconds")
-    )
-    write_json(folder.roster / f"{site}.json", asdict(entry))
-    return entry
+        when = iso(now or datetime.now(UTC))
+        revoked = replace(mine[-1], revoked_at=when, reason=reason.strip(), certificate="", expires_at="")
+        write_site(folder, site, [*mine[:-1], revoked])
+    return revoked
 
 
-def roster(folder: StudyFolder) -> tuple[RosterEntry, ...]:
-    """Every admitted site, in alphabetical order: the order in which updates are summed."""
-    paths = sorted(folder.roster.glob("*.json"))
-    return tuple(RosterEntry(**json.loads(path.read_text(encoding="utf-8"))) for path in paths)
-
-
-def _checked_key(public_key: bytes) -> str:
-    try:
-        key = load_ssh_public_key(public_key.strip())
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise EnrolmentError("The file is not an OpenSSH public key.", "Send keys/node.pub.") from error
-    if not isinstance(key, EllipticCurvePublicKey):
-        raise EnrolmentError("The key is not an elliptic-curve key.", "Send keys/node.pub.")
-    return b" ".join(public_key.split()[:2]).decode("ascii")
+def _check_same(entry: RosterEntry, site: str) -> None:
+    if entry.revoked_at:
+        raise EnrolmentError(
+            f"This key of '{entry.site}' was revoked on {entry.revoked_at[:10]} ({entry.reason}), for good.",
+            "The hospital moves its keys/node and keys/node.pub away, runs `f2b-client join KIT` again, which makes "
+            "new ones, and sends the new node.pub.",
+        )
+    if entry.site != site:
+        raise EnrolmentError(f"This key belongs to '{entry.site}'.", f"Ask '{site}' for its own node.pub.")

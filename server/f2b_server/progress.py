@@ -2,7 +2,8 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from f2b_server.settings import StudyFolder
@@ -10,17 +11,33 @@ from face2bone_model.system.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
+class SiteProgress:
+    """What one site was asked, and what it does."""
+
+    state: str
+    """`answered`, `fault`, `suspended`, `returning`, or what `diagnosis.Diagnosis.state` says."""
+    asked_at: float = 0.0
+    """Seconds since 1970 when it was last asked; 0 where it was not."""
+    until: float = 0.0
+    """When the wait for it ends; 0 where nobody waits for it."""
+    cause: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """One line of status."""
 
     phase: str
-    """`waiting`, `describe`, `train`, `evaluate`, `finished` or `failed`."""
+    """`waiting`, `describe`, `train`, `evaluate`, `finished`, `paused`, `failed` or `stopped`."""
     round: int = 0
     rounds: int = 0
     answered: tuple[str, ...] = ()
     waiting_for: tuple[str, ...] = ()
     deadline: float = 0.0
     """Seconds since 1970 when the wait ends."""
+    sites: Mapping[str, SiteProgress] = field(default_factory=dict)
+    """Every site of the roster, while they are asked."""
     code: int = 0
     sentence: str = ""
     at: float = 0.0
@@ -35,11 +52,11 @@ def read_progress(folder: StudyFolder) -> Progress | None:
     """The last progress; None before the first."""
     try:
         content = json.loads((folder.log / "progress.json").read_text(encoding="utf-8"))
+        sites = {site: SiteProgress(**one) for site, one in content.pop("sites", {}).items()}
     except (FileNotFoundError, ValueError):
         return None
-    return Progress(
-        **{**content, "answered": tuple(content["answered"]), "waiting_for": tuple(content["waiting_for"])}
-    )
+    lists = {name: tuple(content[name]) for name in ("answered", "waiting_for")}
+    return Progress(**{**content, **lists, "sites": sites})
 
 
 def log_event(folder: StudyFolder, event: str, **facts: Any) -> None:

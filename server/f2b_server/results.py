@@ -1,15 +1,13 @@
-"""Statistics as the sites released them, and the released model: files under `statistics/` and `models/`."""
+"""Statistics as the sites released them, and the round that was chosen by them."""
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from f2b_server.settings import StudyFolder
-from face2bone_model.contract.payload import Scalar, decode, encode
+from face2bone_model.contract.payload import decode, encode
 from face2bone_model.contract.statistics import SiteStatistics
-from face2bone_model.contract.study import Study
-from face2bone_model.contract.update import ModelSignature, unpack
 from face2bone_model.system.files import write_atomic
 
 
@@ -29,16 +27,11 @@ def load_statistics(folder: StudyFolder, name: str) -> dict[str, SiteStatistics]
     return {site: SiteStatistics(tables=decode(one.tobytes())[0]) for site, one in sorted(inner.items())}
 
 
-def save_release(
-    folder: StudyFolder,
-    vector: NDArray[np.float32],
-    signature: ModelSignature,
-    round_number: int,
-    study: Study,
-) -> None:
-    """Write the chosen model with named tensors, for use outside the federation."""
-    header: dict[str, Scalar] = {"study_hash": study.hash(), "round": round_number}
-    header["trunk_digest"] = signature.trunk_digest
-    write_atomic(
-        folder.models / f"round-{round_number:03d}.safetensors", encode(unpack(vector, signature), header)
-    )
+def validation_name(number: int) -> str:
+    """Under which name the validation sums of the model after a round are kept."""
+    return f"validation-{number:03d}"
+
+
+def chosen_round(folder: StudyFolder) -> int:
+    """The round chosen before; 0 where none was. Sites evaluate one model on their held-out patients, so it stays."""
+    return int(json.loads(folder.chosen.read_bytes())) if folder.chosen.exists() else 0

@@ -11,6 +11,7 @@ from string import Template
 from f2b_server.certificates import make_ca
 from f2b_server.checkpoint import finished_rounds, load_initial
 from f2b_server.settings import StudyFolder
+from f2b_server.strategies.choice import check_strategy
 from face2bone_model.contract.errors import ProcessError, SettingsError
 from face2bone_model.contract.payload import decode
 from face2bone_model.contract.study import Study, load_study
@@ -65,6 +66,7 @@ def complete_study(folder: StudyFolder) -> Study:
         ProcessError: the initial model could not be made.
     """
     study = load_study(folder.study)
+    check_strategy(study)
     make_ca(folder.ca, study.name)
     if not _initial_is_of(folder, study):
         _make_initial(folder)
@@ -103,6 +105,8 @@ def _make_initial(folder: StudyFolder) -> None:
             f"The initial model was not made within {INITIAL_SECONDS} s.",
             "Try again when the machine is less busy.",
         ) from error
+    if done.returncode == SettingsError.code:
+        raise SettingsError(done.stderr.strip())
     if done.returncode != 0:
         raise ProcessError(f"The initial model could not be made: {done.stderr.strip()[-500:]}")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from f2b_server.aggregate import pool
 from f2b_server.checkpoint import RoundRecord, load_history
-from f2b_server.enrolment import roster
-from f2b_server.results import load_statistics
-from f2b_server.rounds import choose_round, validation_losses, validation_name
+from f2b_server.results import load_statistics, validation_name
+from f2b_server.roster import roster
+from f2b_server.rounds import choose_round, validation_losses
 from f2b_server.settings import StudyFolder
 from face2bone_model.contract.errors import InputError
 from face2bone_model.contract.keys import Phase

@@ -19,8 +19,14 @@ OPTIONS = ("--patients", "24", "--rounds", "4")
 
 
 def alive(out: Path) -> list[str]:
-    words = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
-    return [line for line in words if str(out) in line and "pytest" not in line]
+    """Processes whose command line or environment names the demo's folder: Flower's own commands show it only there."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        words = " ".join(process.info["cmdline"] or [])
+        home = (process.info["environ"] or {}).get("FLWR_HOME", "")
+        if str(out) in words + home and "pytest" not in words:
+            found.append(words)
+    return found
 
 
 def wait_for(condition, seconds: float) -> None:
@@ -45,6 +51,15 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 def test_a_killed_demo_leaves_no_process_behind(killed: tuple[Path, float]) -> None:
     out, _ = killed
     wait_for(lambda: not alive(out), 90)
+
+
+def test_no_process_of_flowers_runs_the_serverapp(killed: tuple[Path, float]) -> None:
+    """Our executor runs it in its own process, which ends with the demo; Flower's launcher let it live on."""
+    out, _ = killed
+    words = [" ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"])]
+    assert not [line for line in words if "flwr-serverapp" in line or "flower-superexec" in line]
+    log = (out / "study" / "log" / "serverapp.log").read_text()
+    assert "f2b_server" in log or "__main__: Run" in log
 
 
 def test_the_same_command_goes_on_without_training_a_finished_round_again(killed: tuple[Path, float]) -> None:

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from f2b_client.prepare import load_prepared
 from f2b_client.settings import SiteFolder
 from face2bone_model.contract.keys import OSTEOPOROSIS, Split
-from face2bone_model.contract.payload import decode
+from face2bone_model.contract.release import verified_release
 from face2bone_model.contract.study import Study, load_study
 from face2bone_model.data.cohort import Cohort
 from face2bone_model.models.face2bone import build_model
@@ -101,8 +101,8 @@ def trained_on(cohort: Cohort, study: Study, test: Cohort) -> NDArray[np.float64
 
 def scores_of_release(demo: Demo, study: Study, test: Cohort) -> NDArray[np.float64]:
     model = build_model(study.model, seed=0)
-    released = sorted((demo.study / "models").glob("round-*.safetensors"))
-    load_trainable(model, decode(released[-1].read_bytes())[0])
+    released = sorted((demo.study / "models").glob("*.release.zip"))[-1]
+    load_trainable(model, verified_release(released, demo.study / "ca" / "ca.pem").tensors())
     return predict(model, test, device="cpu")[:, OSTEOPOROSIS]
 
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from f2b_server.certificates import make_ca
 from f2b_server.enrolment import admit
-from f2b_server.federation import Answer
+from f2b_server.federation import Answer, Connection
 from f2b_server.settings import StudyFolder
 from face2bone_model.contract.keys import Phase, Split
 from face2bone_model.contract.payload import encode
@@ -35,6 +35,7 @@ trunk_name = "random"
 trunk_digest = "00"
 [training]
 rounds = 3
+[strategy]
 [quorum]
 [evaluation]
 min_cell = 1
@@ -131,43 +132,96 @@ class Site:
         return scores / scores.sum(axis=1, keepdims=True)
 
 
+ANSWER_SECONDS = 0.01
+
+
 @dataclass
 class MemoryFederation:
-    """Sites in this process. `faults` are consumed: each names a site, when, and what happens then."""
+    """Sites in this process, on a clock of their own: waiting takes no time.
+
+    `faults` are consumed: each names a site, a question, and what becomes of it. "silent": nothing, ever. A float: the
+    answer comes so many seconds later. ("lost", why): the network says so. ("twice",): answered twice. A number: the
+    site refuses by it. A function: applied to the reply's bytes. An exception: raised where the question is sent.
+    """
 
     sites: dict
     connected: set = field(default_factory=lambda: set(SITES))
     faults: list = field(default_factory=list)
     asked: list = field(default_factory=list)
     backwards: bool = False
+    clock: float = 1_800_000_000.0
+    later: list = field(default_factory=list)
+    """(when, what) happens while time passes, such as a site that leaves."""
+    on_the_way: list = field(default_factory=list)
+    since: dict = field(default_factory=dict)
 
-    def online(self):
-        """Who is connected."""
-        return frozenset(self.connected)
+    def now(self):
+        """The clock."""
+        return self.clock
 
-    def ask(self, requests, *, label, deadline_seconds, on_wait):
-        """Answers in the order of arrival, which `backwards` turns round."""
-        answers = {}
-        for site in sorted(requests, reverse=self.backwards):
+    def rest(self, seconds):
+        """Let time pass, and what happens meanwhile happen."""
+        end = self.clock + max(seconds, 1e-6)
+        for moment in sorted((one for one in self.later if one[0] <= end), key=lambda one: one[0]):
+            self.later.remove(moment)
+            self.clock = max(self.clock, moment[0])
+            moment[1]()
+        self.clock = max(self.clock, end)
+
+    def leave(self, *sites):
+        """They lose their connection."""
+        self.connected -= set(sites)
+
+    def come(self, *sites):
+        """They connect, anew where they were connected."""
+        self.connected |= set(sites)
+        self.since |= dict.fromkeys(sites, self.clock)
+
+    def connections(self):
+        """Who is connected, and since when."""
+        self.since = {site: self.since.get(site, self.clock) for site in self.connected}
+        return {site: Connection(since=since) for site, since in self.since.items()}
+
+    def send(self, requests, *, label, seconds):
+        """Every question is answered at once, unless a fault says otherwise."""
+        for site in sorted(requests):
+            if site not in self.connected:
+                continue
             self.asked.append((site, label))
             fault = next((f for f in self.faults if f[:2] == (site, label)), None)
             if fault:
                 self.faults.remove(fault)
-            answers[site] = self._answer(site, requests[site], fault[2] if fault else None, deadline_seconds)
-            on_wait(tuple(answers), tuple(set(requests) - set(answers)), 0.0)
-        return answers
+            self._answer(site, label, requests[site], fault[2] if fault else None)
+        return frozenset(requests) & self.connected
 
-    def _answer(self, site, payload, fault, deadline_seconds):
-        if fault == "silent" or site not in self.connected:
-            return Answer(fault=f"no reply within {deadline_seconds:.0f} s", seconds=deadline_seconds)
-        if isinstance(fault, int):
-            tensors, header = error_content(fault)
-            return Answer(payload=encode(tensors, {**header, "request": read_request(payload).digest}))
+    def _answer(self, site, label, payload, fault):
         if isinstance(fault, BaseException):
             raise fault
-        if callable(fault):
-            return Answer(payload=fault(self.sites[site].answer(payload)), seconds=0.01)
-        return Answer(payload=self.sites[site].answer(payload), seconds=0.01)
+        reply, when = self.sites[site].answer(payload) if not isinstance(fault, int) else b"", self.clock
+        match fault:
+            case "silent":
+                return
+            case int():
+                tensors, header = error_content(fault)
+                reply = encode(tensors, {**header, "request": read_request(payload).digest})
+            case float():
+                when += fault
+            case ("lost", why):
+                self.on_the_way.append((when + ANSWER_SECONDS, Answer(site=site, label=label, lost=why)))
+                return
+            case ("twice",):
+                again = Answer(site=site, label=label, payload=reply)
+                self.on_the_way.append((when + 2 * ANSWER_SECONDS, again))
+            case _ if callable(fault):
+                reply = fault(reply)
+        self.on_the_way.append((when + ANSWER_SECONDS, Answer(site=site, label=label, payload=reply)))
+
+    def received(self):
+        """What has arrived, in the order of arrival, which `backwards` turns round."""
+        ready = [one for one in self.on_the_way if one[0] <= self.clock]
+        for one in sorted(ready, key=lambda one: (one[0], one[1].site), reverse=self.backwards):
+            self.on_the_way.remove(one)
+            yield one[1]
 
 
 @pytest.fixture
@@ -179,6 +233,30 @@ def folder(tmp_path):
 @pytest.fixture
 def federation(folder):
     """Three sites with 60, 90 and 120 patients."""
+    return make_federation(folder)
+
+
+def make_federation(folder, answered=None):
+    """Three sites; `answered` is their stores of replies, where they have answered before."""
     study = load_study(folder.study)
     sizes = {"harbour": 60, "hilltop": 90, "riverside": 120}
-    return MemoryFederation({s: Site(s, study, n, seed) for seed, (s, n) in enumerate(sizes.items())})
+    sites = {s: Site(s, study, n, seed) for seed, (s, n) in enumerate(sizes.items())}
+    for name, store in (answered or {}).items():
+        sites[name].answered = store
+    return MemoryFederation(sites)
+
+
+@pytest.fixture(name="make_federation")
+def _make_federation():
+    return make_federation
+
+
+@pytest.fixture(scope="session")
+def centre():
+    """Makes a study folder at a path, and its three sites."""
+
+    def make(path):
+        folder = make_study_folder(path)
+        return folder, make_federation(folder)
+
+    return make

@@ -1,17 +1,25 @@
 """The CA is made once; the certificate it issues is one TLS itself accepts, for the right host only."""
 
+import hashlib
+import multiprocessing
+import os
+import signal
 import socket
 import ssl
 import stat
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from f2b_server import certificates
 from f2b_server.certificates import make_ca, make_server_certificate
-from face2bone_model.contract.errors import EnrolmentError
+from f2b_server.kits_out import Kit, KitsOut, write_kits_out
+from f2b_server.locks import locked
+from face2bone_model.contract.errors import DeadlineError, EnrolmentError
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +128,156 @@ def test_a_ca_key_of_another_kind_is_refused(tmp_path):
     (tmp_path / "ca.key").write_bytes(pem)
     with pytest.raises(EnrolmentError, match="not an elliptic-curve key"):
         make_server_certificate(tmp_path, ["localhost"])
+
+
+def die_before_the_certificate_is_written(folder):
+    """Make a CA and be killed when its key is on the disk and its certificate is not."""
+    write = certificates.write_atomic
+
+    def write_or_die(path, content, **options):
+        if path.name == "ca.pem":
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(path, content, **options)
+
+    certificates.write_atomic = write_or_die
+    make_ca(folder, "Bones")
+
+
+def test_a_crash_between_key_and_certificate_of_the_ca_leaves_a_key_that_is_then_used(tmp_path):
+    process = multiprocessing.get_context("fork").Process(
+        target=die_before_the_certificate_is_written, args=(tmp_path / "ca",)
+    )
+    process.start()
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "ca" / "ca.pem").exists()
+    kept = (tmp_path / "ca" / "ca.key").read_bytes()
+    ca = make_ca(tmp_path / "ca", "Bones")
+    assert (tmp_path / "ca" / "ca.key").read_bytes() == kept
+    certificate, key = make_server_certificate(tmp_path / "ca", ["localhost"])
+    assert handshake(certificate, key, ca, "localhost") == b"hello"
+
+
+@pytest.mark.parametrize("lost", [("ca.pem",), ("ca.key",), ("ca.pem", "ca.key")])
+def test_once_a_kit_is_out_a_lost_file_of_the_ca_is_never_replaced(tmp_path, lost):
+    folder = tmp_path / "ca"
+    digest = hashlib.sha256(make_ca(folder, "Bones").read_bytes()).hexdigest()
+    write_kits_out(tmp_path, KitsOut(ca=digest, kits={"a": Kit(address="centre.example:1", written_at="")}))
+    before = {name: (folder / name).read_bytes() for name in ("ca.pem", "ca.key")}
+    for name in lost:
+        (folder / name).unlink()
+    with pytest.raises(EnrolmentError, match="Restore it from the backup"):
+        make_server_certificate(make_ca(folder, "Bones").parent, ["localhost"])
+    assert not any((folder / name).exists() for name in lost)
+    for name in lost:
+        (folder / name).write_bytes(before[name])
+    certificate, key = make_server_certificate(folder, ["localhost"])
+    assert handshake(certificate, key, folder / "ca.pem", "localhost") == b"hello"
+
+
+def test_two_who_make_the_ca_at_once_make_one(tmp_path):
+    seen = []
+    threads = [
+        threading.Thread(target=lambda: seen.append(make_ca(tmp_path, "Bones").read_bytes()))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 8
+    assert set(seen) == {(tmp_path / "ca.pem").read_bytes()}
+    assert certificates.load_ca(tmp_path)
+
+
+def test_a_ca_key_that_is_not_the_certificates_signs_nothing(tmp_path):
+    make_ca(tmp_path / "one", "Bones")
+    make_ca(tmp_path / "two", "Bones")
+    (tmp_path / "one" / "ca.key").write_bytes((tmp_path / "two" / "ca.key").read_bytes())
+    with pytest.raises(EnrolmentError, match="not the key of ca.pem.*backup"):
+        make_server_certificate(tmp_path / "one", ["localhost"])
+
+
+@pytest.mark.parametrize("name", ["server.pem", "server.key"])
+@pytest.mark.parametrize(
+    "content", [b"", b"damaged", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+def test_a_damaged_server_certificate_or_key_is_made_anew(tmp_path, name, content):
+    ca = make_ca(tmp_path, "Bones")
+    make_server_certificate(tmp_path, ["localhost"])
+    (tmp_path / name).write_bytes(content)
+    certificate, key = make_server_certificate(tmp_path, ["localhost"])
+    assert handshake(certificate, key, ca, "localhost") == b"hello"
+
+
+def test_a_pair_that_a_crash_left_half_renewed_is_made_anew(tmp_path):
+    ca = make_ca(tmp_path, "Bones")
+    make_server_certificate(tmp_path, ["localhost"])
+    old = (tmp_path / "server.pem").read_bytes()
+    make_server_certificate(tmp_path, ["localhost"], anew=True)
+    (tmp_path / "server.pem").write_bytes(old)
+    certificate, key = make_server_certificate(tmp_path, ["localhost"])
+    assert handshake(certificate, key, ca, "localhost") == b"hello"
+
+
+def test_a_server_certificate_of_another_ca_is_made_anew(tmp_path):
+    for name in ("one", "two"):
+        make_ca(tmp_path / name, "Bones")
+        make_server_certificate(tmp_path / name, ["localhost"])
+    for name in ("server.pem", "server.key"):
+        (tmp_path / "one" / name).write_bytes((tmp_path / "two" / name).read_bytes())
+    certificate, key = make_server_certificate(tmp_path / "one", ["localhost"])
+    assert handshake(certificate, key, tmp_path / "one" / "ca.pem", "localhost") == b"hello"
+
+
+def test_the_server_certificate_covers_the_addresses_in_all_kits(tmp_path):
+    folder = tmp_path / "ca"
+    digest = hashlib.sha256(make_ca(folder, "Bones").read_bytes()).hexdigest()
+    kits = {
+        "a": Kit(address="centre.example:1", written_at=""),
+        "b": Kit(address="[::1]:1", written_at=""),
+        "c": Kit(address="10.0.0.1:1", written_at=""),
+    }
+    write_kits_out(tmp_path, KitsOut(ca=digest, kits=kits))
+    certificate, key = make_server_certificate(folder, ["0.0.0.0"])  # noqa: S104  # nothing listens
+    for host in ("centre.example", "::1", "10.0.0.1"):
+        assert handshake(certificate, key, folder / "ca.pem", host) == b"hello"
+
+
+def test_no_certificate_is_made_for_nobody_knows_which_host(tmp_path):
+    make_ca(tmp_path / "ca", "Bones")
+    with pytest.raises(EnrolmentError, match="No host is known.*enrol"):
+        make_server_certificate(tmp_path / "ca", ["0.0.0.0"])  # noqa: S104  # nothing listens
+
+
+def test_a_good_certificate_needs_no_ca_key_so_the_key_may_lie_elsewhere(tmp_path):
+    make_ca(tmp_path, "Bones")
+    first = make_server_certificate(tmp_path, ["localhost"])[0].read_bytes()
+    (tmp_path / "ca.key").unlink()
+    assert make_server_certificate(tmp_path, ["localhost"])[0].read_bytes() == first
+
+
+def test_the_certificate_is_renewed_in_its_last_thirty_days_and_never_outlives_the_ca(tmp_path):
+    ca = x509.load_pem_x509_certificate(make_ca(tmp_path, "Bones").read_bytes())
+    path, _ = make_server_certificate(tmp_path, ["localhost"])
+    end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    first = path.read_bytes()
+    make_server_certificate(tmp_path, ["localhost"], now=end - timedelta(days=30, seconds=-1))
+    second = path.read_bytes()
+    assert first != second
+    for days in (40, 20):  # the second time there is nothing to gain
+        make_server_certificate(tmp_path, ["localhost"], now=ca.not_valid_after_utc - timedelta(days=days))
+        last = x509.load_pem_x509_certificate(path.read_bytes())
+        assert last.not_valid_after_utc == ca.not_valid_after_utc
+    assert datetime.now(UTC) + timedelta(days=3640) < ca.not_valid_after_utc
+
+
+def test_waiting_for_a_lock_has_an_end(tmp_path):
+    with (
+        locked(tmp_path / "lock"),
+        pytest.raises(DeadlineError, match="lock was held by another command"),
+        locked(tmp_path / "lock", seconds=0.1),
+    ):
+        pass
+    with locked(tmp_path / "lock", seconds=0.1):
+        pass

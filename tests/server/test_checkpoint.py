@@ -8,6 +8,7 @@ from f2b_server.checkpoint import (
     Contribution,
     RoundRecord,
     finished_rounds,
+    last_whole_checkpoint,
     load_checkpoint,
     load_history,
     load_initial,
@@ -17,6 +18,7 @@ from f2b_server.settings import StudyFolder
 from face2bone_model.contract.errors import InputError, SettingsError
 
 VECTOR = np.linspace(-1, 1, 9, dtype=np.float32)
+STATE = {"momentum": VECTOR * 3, "control/harbour": VECTOR * 5}
 
 
 def contribution(**changes):
@@ -27,9 +29,14 @@ def contribution(**changes):
 
 def checkpoint(number=1):
     record = RoundRecord(
-        round=number, contributions={"harbour": contribution()}, faults={"hilltop": "silent"}, bytes_sent=5
+        round=number,
+        contributions={"harbour": contribution()},
+        faults={"hilltop": "silent"},
+        left_out={"north": "too long"},
+        notes={"south": "weighted otherwise"},
+        bytes_sent=5,
     )
-    return Checkpoint(record, VECTOR * number)
+    return Checkpoint(record, VECTOR * number, STATE)
 
 
 @pytest.fixture
@@ -42,12 +49,24 @@ def test_a_checkpoint_is_read_as_it_was_written(empty):
     found = load_checkpoint(empty, 1)
     assert found.record == checkpoint().record
     assert found.vector.tobytes() == VECTOR.tobytes()
+    assert found.state.keys() == STATE.keys()
+    assert all(found.state[name].tobytes() == array.tobytes() for name, array in STATE.items())
+
+
+def test_a_model_and_a_state_are_read_without_being_held_in_memory(empty):
+    save_checkpoint(empty, checkpoint())
+    found = load_checkpoint(empty, 1)
+    for array in (found.vector, *found.state.values()):
+        base = array
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        assert isinstance(base, np.memmap)
 
 
 def test_the_same_checkpoint_has_the_same_bytes(empty, tmp_path):
     for name in ("a", "b"):
         save_checkpoint(StudyFolder(tmp_path / name), checkpoint())
-    for file in ("model.safetensors", "record.json"):
+    for file in ("model.safetensors", "state.safetensors", "record.json"):
         one, two = ((tmp_path / n / "rounds" / "001" / file).read_bytes() for n in ("a", "b"))
         assert one == two
 
@@ -89,6 +108,64 @@ def test_a_model_of_another_round_is_refused(empty):
     )
     with pytest.raises(InputError, match="damaged"):
         load_checkpoint(empty, 1)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.safetensors", "record.json"])
+@pytest.mark.parametrize("damage", ["torn", "gone", "flipped"])
+def test_a_damaged_round_is_set_aside_and_the_one_before_is_loaded(empty, file, damage):
+    for number in (1, 2, 3):
+        save_checkpoint(empty, checkpoint(number))
+    path = empty.rounds / "003" / file
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "torn":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.write_bytes(content[:-3] + bytes([content[-3] ^ 4]) + content[-2:])
+    if (file, damage) == ("record.json", "flipped"):
+        path.write_bytes(b"[" + content)
+    found = last_whole_checkpoint(empty)
+    assert found.record.round == 2
+    assert finished_rounds(empty) == 2
+    aside = (empty.rounds / "003.damaged-1").is_dir()
+    assert aside == ((file, damage) != ("record.json", "gone"))  # without its record it never counted
+
+
+def test_a_round_damaged_twice_keeps_both_for_who_wants_to_know(empty):
+    for _ in range(2):
+        save_checkpoint(empty, checkpoint(1))
+        (empty.rounds / "001" / "model.safetensors").write_bytes(b"torn")
+        assert last_whole_checkpoint(empty) is None
+    assert {path.name for path in empty.rounds.iterdir()} == {"001.damaged-1", "001.damaged-2"}
+
+
+def test_models_and_records_of_all_rounds_stay_and_states_of_the_last_three(empty):
+    for number in range(1, 7):
+        save_checkpoint(empty, checkpoint(number))
+    kept = {path.parent.name for path in empty.rounds.glob("*/state.safetensors")}
+    assert kept == {"004", "005", "006"}
+    for number in range(1, 7):
+        found = load_checkpoint(empty, number)
+        assert found.vector.tobytes() == (VECTOR * number).tobytes()
+        assert bool(found.state) == (number > 3)
+    assert len(load_history(empty)) == 6
+
+
+def test_where_more_rounds_are_damaged_than_states_are_kept_all_rounds_are_run_again(empty):
+    for number in range(1, 7):
+        save_checkpoint(empty, checkpoint(number))
+    for number in (4, 5, 6):
+        (empty.rounds / f"{number:03d}" / "state.safetensors").write_bytes(b"torn")
+    assert last_whole_checkpoint(empty) is None  # no state, no next round
+    assert finished_rounds(empty) == 0
+
+
+def test_without_state_there_is_no_file_of_it(empty):
+    record = checkpoint(1).record
+    save_checkpoint(empty, Checkpoint(record, VECTOR))
+    assert not (empty.rounds / "001" / "state.safetensors").exists()
+    assert last_whole_checkpoint(empty).state == {}
 
 
 def test_the_initial_model_and_its_signature_are_read_or_missed_by_name(empty, folder):

@@ -1,104 +1,83 @@
-"""Kits go out without a secret; public keys come in, one for each site."""
+"""Public keys come in, one for each site; a revoked one never again."""
 
-import json
-import zipfile
+import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
-from f2b_client.join import join
-from f2b_client.settings import SiteFolder, load_joined
-from f2b_server.certificates import make_ca, make_server_certificate
-from f2b_server.enrolment import admit, roster, write_kit
+from f2b_server.certificates import make_ca
+from f2b_server.enrolment import admit, revoke
+from f2b_server.roster import everyone, roster
 from f2b_server.settings import StudyFolder
-from face2bone_model.contract.errors import EnrolmentError, SettingsError
-from face2bone_model.contract.study import load_study
+from f2b_server.tokens import make_token
+from face2bone_model.contract.errors import EnrolmentError
 
-TEXT = 'name = "Bones"\nquestion = "?"\nsites = ["harbour", "hilltop"]\ntrunk_name = "random"\ntrunk_digest = "0"\n'
-SIGNED = TEXT + 'model_signature = "a"\nstatistics_signature = "b"\n'
+STUDY = (
+    'name = "Bones"\nquestion = "?"\nsites = ["harbour", "hilltop"]\ntrunk_name = "r"\ntrunk_digest = "0"\n'
+)
+
+
+def public(key):
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+
+
+def node_key():
+    return public(generate_private_key(SECP384R1()))
 
 
 @pytest.fixture
 def folder(tmp_path):
     folder = StudyFolder(tmp_path / "study")
     folder.path.mkdir()
-    folder.study.write_text(SIGNED, encoding="utf-8")
+    folder.study.write_text(STUDY, encoding="utf-8")
     make_ca(folder.ca, "Bones")
     return folder
 
 
-def kit_of(folder, tmp_path, site="harbour", name="kit.zip"):
-    return write_kit(folder, site, "centre.example:9443", tmp_path / name)
-
-
-def joined_key(folder, tmp_path, site):
-    return join(
-        SiteFolder(tmp_path / site), kit_of(folder, tmp_path, site, f"{site}.zip")
-    ).public_key.read_bytes()
-
-
-def test_a_kit_brings_address_ca_and_study_to_the_site_it_is_for(folder, tmp_path):
-    join(SiteFolder(tmp_path / "site"), kit_of(folder, tmp_path))
-    joined = load_joined(SiteFolder(tmp_path / "site"))
-    assert (joined.site, joined.study, joined.address) == ("harbour", "Bones", "centre.example:9443")
-    assert joined.ca.read_bytes() == (folder.ca / "ca.pem").read_bytes()
-    assert load_study(tmp_path / "site" / "joined" / "study.toml").hash() == load_study(folder.study).hash()
-
-
-def test_a_kit_holds_no_private_key_and_nothing_unexpected(folder, tmp_path):
-    make_server_certificate(folder.ca, ["localhost"])
-    with zipfile.ZipFile(kit_of(folder, tmp_path)) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    assert set(contents) == {"kit.json", "ca.pem", "study.toml"}
-    assert set(json.loads(contents["kit.json"])) == {"site", "study", "address", "study_hash"}
-    for secret in ("ca.key", "server.key"):
-        middle = (folder.ca / secret).read_bytes().splitlines()[2]
-        assert not any(b"PRIVATE" in content or middle in content for content in contents.values())
-
-
-def test_the_same_kit_has_the_same_bytes(folder, tmp_path):
-    one, two = kit_of(folder, tmp_path, name="1.zip"), kit_of(folder, tmp_path, name="2.zip")
-    assert one.read_bytes() == two.read_bytes()
-
-
-def test_a_site_the_study_does_not_name_gets_no_kit_and_no_place(folder, tmp_path):
-    with pytest.raises(EnrolmentError, match="does not name 'elsewhere'.*harbour, hilltop"):
-        kit_of(folder, tmp_path, "elsewhere")
-    with pytest.raises(EnrolmentError, match="does not name"):
-        admit(folder, "../escape", joined_key(folder, tmp_path, "harbour"))
+def test_a_site_the_study_does_not_name_gets_no_place(folder):
+    for site in ("elsewhere", "../escape", ""):
+        with pytest.raises(EnrolmentError, match="does not name"):
+            admit(folder, site, node_key())
     assert roster(folder) == ()
 
 
-def test_admitted_sites_are_on_the_roster_in_alphabetical_order(folder, tmp_path):
+def test_admitted_sites_are_on_the_roster_in_alphabetical_order(folder):
     for site in ("hilltop", "harbour"):
-        admit(folder, site, joined_key(folder, tmp_path, site))
+        admit(folder, site, node_key())
     assert [entry.site for entry in roster(folder)] == ["harbour", "hilltop"]
 
 
-def test_admitting_the_same_key_twice_changes_nothing(folder, tmp_path):
-    key = joined_key(folder, tmp_path, "harbour")
+def test_admitting_the_same_key_twice_changes_nothing(folder):
+    key = node_key()
     first = admit(folder, "harbour", key)
     assert admit(folder, "harbour", key + b" it@harbour\n") == first
     assert roster(folder) == (first,)
 
 
-def test_another_key_of_an_admitted_site_is_refused(folder, tmp_path):
-    admit(folder, "harbour", joined_key(folder, tmp_path, "harbour"))
-    with pytest.raises(EnrolmentError, match="'harbour' is on the roster with another key.*by phone"):
-        admit(folder, "harbour", joined_key(folder, tmp_path, "hilltop"))
+def test_another_key_of_an_admitted_site_is_refused(folder):
+    admit(folder, "harbour", node_key())
+    with pytest.raises(EnrolmentError, match="'harbour' is on the roster with another key.*by phone.*revoke"):
+        admit(folder, "harbour", node_key())
     assert len(roster(folder)) == 1
 
 
-def test_one_key_cannot_stand_for_two_sites(folder, tmp_path):
-    key = joined_key(folder, tmp_path, "harbour")
+def test_one_key_cannot_stand_for_two_sites(folder):
+    key = node_key()
     admit(folder, "harbour", key)
     with pytest.raises(EnrolmentError, match="belongs to 'harbour'"):
         admit(folder, "hilltop", key)
 
 
-def test_a_comment_that_is_not_ascii_does_not_matter(folder, tmp_path):
-    key = joined_key(folder, tmp_path, "harbour")
+def test_a_comment_that_is_not_ascii_does_not_matter(folder):
+    key = node_key()
     entry = admit(folder, "harbour", key + " müller@köln".encode())
     assert entry.public_key == key.decode().strip()
 
@@ -111,21 +90,96 @@ def test_what_is_no_public_key_is_refused(folder, content):
         admit(folder, "harbour", content)
 
 
-def test_a_key_of_another_kind_is_refused(folder):
-    key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+def test_keys_of_other_kinds_are_refused(folder):
     with pytest.raises(EnrolmentError, match="not an elliptic-curve key"):
-        admit(folder, "harbour", key)
+        admit(folder, "harbour", public(Ed25519PrivateKey.generate()))
+    with pytest.raises(EnrolmentError, match="secp256r1; node keys are on P-384"):
+        admit(folder, "harbour", public(generate_private_key(SECP256R1())))
 
 
-def test_a_private_key_sent_by_mistake_is_refused(folder, tmp_path):
-    joined_key(folder, tmp_path, "harbour")
+def test_a_private_key_sent_by_mistake_is_refused(folder):
+    private = generate_private_key(SECP384R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
+    )
     with pytest.raises(EnrolmentError, match="node.pub"):
-        admit(folder, "harbour", (tmp_path / "harbour" / "keys" / "node").read_bytes())
+        admit(folder, "harbour", private)
     assert roster(folder) == ()
 
 
-def test_no_kit_before_the_study_is_complete(folder, tmp_path):
-    folder.study.write_text(TEXT, encoding="utf-8")
-    with pytest.raises(SettingsError, match="study check"):
-        write_kit(folder, "harbour", "localhost:1", tmp_path / "kit.zip")
-    assert not (tmp_path / "kit.zip").exists()
+def test_a_revoked_key_is_off_the_roster_and_stays_in_it_with_date_and_reason(folder):
+    entry = admit(folder, "harbour", node_key())
+    revoked = revoke(folder, "harbour", " server stolen ")
+    assert roster(folder) == ()
+    assert everyone(folder) == (revoked,)
+    assert (revoked.public_key, revoked.reason) == (entry.public_key, "server stolen")
+    assert datetime.now(UTC) - datetime.fromisoformat(revoked.revoked_at) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("site", ["harbour", "hilltop"])
+def test_a_revoked_key_is_never_admitted_again_under_any_name(folder, site):
+    key = node_key()
+    admit(folder, "harbour", key)
+    revoke(folder, "harbour", "lost")
+    with pytest.raises(EnrolmentError, match=r"This key of 'harbour' was revoked on 20\d\d-.*lost.*for good"):
+        admit(folder, site, key + b" another comment")
+    assert roster(folder) == ()
+
+
+def test_a_revoked_site_may_come_back_with_a_new_key_and_the_old_one_is_not_forgotten(folder):
+    old, newer = node_key(), node_key()
+    admit(folder, "harbour", old)
+    revoke(folder, "harbour", "lost")
+    admit(folder, "harbour", newer)
+    assert [entry.public_key for entry in roster(folder)] == [newer.decode()]
+    revoke(folder, "harbour", "lost again")
+    for key in (old, newer):
+        with pytest.raises(EnrolmentError, match="was revoked"):
+            admit(folder, "harbour", key)
+    assert [entry.reason for entry in everyone(folder)] == ["lost", "lost again"]
+
+
+def test_revoking_needs_a_key_and_a_reason(folder):
+    with pytest.raises(EnrolmentError, match="'harbour' has no key"):
+        revoke(folder, "harbour", "lost")
+    admit(folder, "harbour", node_key())
+    with pytest.raises(EnrolmentError, match="needs a reason"):
+        revoke(folder, "harbour", "  ")
+    revoke(folder, "harbour", "lost")
+    with pytest.raises(EnrolmentError, match="'harbour' has no key"):
+        revoke(folder, "harbour", "lost")
+
+
+def test_revoking_a_site_that_is_only_invited_withdraws_its_token(folder):
+    make_token(folder, "harbour")
+    with pytest.raises(EnrolmentError, match="no key.*its token is withdrawn"):
+        revoke(folder, "harbour", "sent to the wrong person")
+    assert not list(folder.path.rglob("tokens/*.json"))
+
+
+def test_an_expired_key_may_be_admitted_again_and_runs_from_that_day(folder):
+    key, later = node_key(), datetime.now(UTC) + timedelta(days=500)
+    first = admit(folder, "harbour", key)
+    assert roster(folder, now=later) == ()
+    again = admit(folder, "harbour", key, now=later)
+    assert again.expires_at > first.expires_at
+    assert roster(folder, now=later) == everyone(folder) == (again,)
+
+
+def test_of_many_who_bring_a_key_for_one_site_at_once_one_is_admitted(folder):
+    outcomes = []
+
+    def bring():
+        try:
+            outcomes.append(admit(folder, "harbour", node_key()))
+        except EnrolmentError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=bring) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    admitted = [one for one in outcomes if not isinstance(one, EnrolmentError)]
+    assert len(outcomes) == 8
+    assert tuple(admitted) == roster(folder)
+    assert len(admitted) == 1

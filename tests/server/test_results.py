@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 
-from f2b_server.results import load_statistics, save_release, save_statistics
+from f2b_server.results import load_statistics, save_statistics
 from f2b_server.settings import StudyFolder
-from face2bone_model.contract.payload import decode
 from face2bone_model.contract.statistics import SiteStatistics
-from face2bone_model.contract.study import EvaluationSettings, Study
-from face2bone_model.contract.update import ModelSignature
+from face2bone_model.contract.study import EvaluationSettings
 from face2bone_model.metrics.evaluation import evaluation_schema
 
 
@@ -54,13 +52,3 @@ def test_saving_again_replaces_what_was_there(folder):
     save_statistics(folder, "x", {"a": SiteStatistics(tables={"t": np.array([1])})})
     save_statistics(folder, "x", {"b": SiteStatistics(tables={"t": np.array([2])})})
     assert set(load_statistics(folder, "x")) == {"b"}
-
-
-def test_a_released_model_has_named_tensors_and_says_where_it_is_from(folder):
-    signature = ModelSignature((("bias", (3,)), ("weight", (2, 3))), "trunk")
-    study = Study(name="Bones", question="?", sites=("a",), trunk_name="random", trunk_digest="trunk")
-    save_release(folder, np.arange(9, dtype=np.float32), signature, 7, study)
-    tensors, header = decode((folder.models / "round-007.safetensors").read_bytes())
-    assert tensors["bias"].tolist() == [0, 1, 2]
-    assert tensors["weight"].tolist() == [[3, 4, 5], [6, 7, 8]]
-    assert header == {"study_hash": study.hash(), "round": 7, "trunk_digest": "trunk"}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from f2b_server.checkpoint import load_initial
 from f2b_server.settings import StudyFolder
 from f2b_server.study_files import NewStudy, complete_study, write_study
-from face2bone_model.contract.errors import ProcessError, SettingsError
+from face2bone_model.contract.errors import SettingsError
 from face2bone_model.contract.study import load_study
 from face2bone_model.metrics.schemas import statistics_signature
 
@@ -81,7 +81,7 @@ def test_a_model_that_cannot_be_made_is_said_and_leaves_no_file(tmp_path):
         "[model]", "[model]\nstem_width = 63\nfsa_heads = 4"
     )
     folder.study.write_text(text, encoding="utf-8")
-    with pytest.raises(ProcessError, match="initial model could not be made"):
+    with pytest.raises(SettingsError, match="fsa_heads"):
         complete_study(folder)
     assert not folder.initial.exists()
 

@@ -1,0 +1,148 @@
+"""Seeded SIGKILLs: which process of which party, in which round, at which moment of it."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import CENTRE, Trial
+
+from f2b_client.state import read_state
+
+CENTRAL = ("server", "ServerApp", "SuperLink")
+LOCAL = ("client", "executor", "SuperNode")
+ROLES = CENTRAL + LOCAL
+MOMENTS = {
+    "asked": 0.2,
+    "training": 0.3,
+    "made": 0.1,
+    "stored": 0.1,
+    "saving": 0.02,
+    "saved": 0.4,
+    "any": 2.0,
+    "at once": 3.0,
+}
+"""When to kill, and the longest seeded delay after that: a site was asked, trains, has made its reply; a reply is stored
+at the centre; a checkpoint is being written, is written; at any time; soon after the kill before, while things start."""
+TRIGGER_SECONDS = 15.0
+"""A moment that does not come in time is not waited for."""
+MOVE_SECONDS = 45.0
+"""Nor is the next move, for the next kill."""
+DOWN_SECONDS = 30.0
+FINE_SECONDS = 0.004
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One kill as it is planned."""
+
+    role: str
+    service: str
+    """Whose."""
+    stage: int
+    """In which round: 0 while the cohorts are described, one more than the last in the evaluation."""
+    moment: str
+    delay: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """One kill as it happened."""
+
+    point: Point
+    at: float
+    """By the monotonic clock."""
+    stage: int
+    """The stage that was then."""
+
+
+def points(seed: int, kills: int, *, rounds: int, sites: tuple[str, ...]) -> list[Point]:
+    """Kills in the order of their stages; every role equally often, as far as the number allows."""
+    rng = random.Random(seed)  # noqa: S311  # a test's plan
+    roles = [role for _ in range(kills // len(ROLES) + 1) for role in rng.sample(ROLES, len(ROLES))][:kills]
+    stages = sorted(min(kill * (rounds + 2) // kills, rounds + 1) for kill in range(kills))
+    rng.shuffle(roles)
+    return [
+        Point(
+            role=role,
+            service=CENTRE if role in CENTRAL else rng.choice(sites),
+            stage=stage,
+            moment=(moment := rng.choice(list(MOMENTS))),
+            delay=rng.uniform(0.0, MOMENTS[moment]),
+        )
+        for role, stage in zip(roles, stages, strict=True)
+    ]
+
+
+def carry_out(trial: Trial, plan: list[Point]) -> Iterator[Kill]:
+    """Kill as planned while the trial runs. Each kill after the first waits until something moved since the last."""
+    last = 0.0
+    for point in plan:
+        if point.moment != "at once":
+            _wait(lambda: _moved(trial, last), MOVE_SECONDS)  # noqa: B023  # used before it changes
+        _wait(lambda: trial.journal.stage() >= point.stage, MOVE_SECONDS)  # noqa: B023
+        _wait(_moment(trial, point.moment), TRIGGER_SECONDS)
+        time.sleep(point.delay)
+        pid = _find(trial, point)
+        if pid is None:
+            continue
+        stage, last = trial.journal.stage(), time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        yield Kill(point=point, at=last, stage=stage)
+
+
+def _find(trial: Trial, point: Point) -> int | None:
+    """The process to kill; one that is down is waited for, and dies while it starts."""
+    found: list[int] = []
+
+    def look() -> bool:
+        pid = trial.pid(point.role, point.service)
+        found.extend([pid] if pid is not None else [])
+        return bool(found)
+
+    _wait(look, DOWN_SECONDS)
+    return found[0] if found else None
+
+
+def _moved(trial: Trial, since: float) -> bool:
+    marks = trial.journal.marks
+    return not since or (bool(marks) and marks[-1].at > since) or trial.outcome() is not None
+
+
+def _moment(trial: Trial, moment: str) -> Callable[[], bool]:
+    """A condition that becomes true when the moment has come."""
+    began, marks = time.time(), len(trial.journal.marks)
+    before = {name: _sizes(trial, name) for name in trial.sites}
+
+    def is_training() -> bool:
+        states = [read_state(trial.site(name), "executor") for name in trial.sites]
+        return any(one and one.doing in {"training", "evaluating"} and one.at >= began for one in states)
+
+    conditions: dict[str, Callable[[], bool]] = {
+        "asked": lambda: any(_sizes(trial, name)[0] > before[name][0] for name in trial.sites),
+        "training": is_training,
+        "made": lambda: any(_sizes(trial, name)[1] > before[name][1] for name in trial.sites),
+        "stored": lambda: any(mark.what == "reply" for mark in trial.journal.marks[marks:]),
+        "saving": lambda: any(
+            not (path.parent / "record.json").exists()
+            for path in trial.folder.rounds.glob("*/*model.safetensors*")
+        ),
+        "saved": lambda: any(mark.what != "reply" for mark in trial.journal.marks[marks:]),
+    }
+    return conditions.get(moment, lambda: True)
+
+
+def _sizes(trial: Trial, site: str) -> tuple[int, int]:
+    """Bytes of the log of requests, and replies that were made."""
+    folder = trial.site(site)
+    log: Path = folder.requests
+    return log.stat().st_size if log.exists() else 0, len(list(folder.replies.glob("*/[!.]*")))
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(FINE_SECONDS)
