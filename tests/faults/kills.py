@@ -3,8 +3,9 @@
 import os
 import random
 import signal
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ MOMENTS = {
 }
 """When to kill, and the longest seeded delay after that: a site was asked, trains, has made its reply; a reply is stored
 at the centre; a checkpoint is being written, is written; at any time; soon after the kill before, while things start."""
+EVALUATION = ("asked", "training", "made", "stored")
+"""Moments that the evaluation has too."""
 TRIGGER_SECONDS = 15.0
 """A moment that does not come in time is not waited for."""
 MOVE_SECONDS = 45.0
@@ -63,18 +66,20 @@ def points(seed: int, kills: int, *, rounds: int, sites: tuple[str, ...]) -> lis
     """Kills in the order of their stages; every role equally often, as far as the number allows."""
     rng = random.Random(seed)  # noqa: S311  # a test's plan
     roles = [role for _ in range(kills // len(ROLES) + 1) for role in rng.sample(ROLES, len(ROLES))][:kills]
-    stages = sorted(min(kill * (rounds + 2) // kills, rounds + 1) for kill in range(kills))
     rng.shuffle(roles)
-    return [
-        Point(
+    planned = []
+    for kill, role in enumerate(roles):
+        stage = round(kill * (rounds + 1) / (kills - 1))
+        moment = rng.choice(EVALUATION if stage > rounds else tuple(MOMENTS))
+        point = Point(
             role=role,
             service=CENTRE if role in CENTRAL else rng.choice(sites),
             stage=stage,
-            moment=(moment := rng.choice(list(MOMENTS))),
+            moment=moment,
             delay=rng.uniform(0.0, MOMENTS[moment]),
         )
-        for role, stage in zip(roles, stages, strict=True)
-    ]
+        planned.append(point)
+    return planned
 
 
 def carry_out(trial: Trial, plan: list[Point]) -> Iterator[Kill]:
@@ -86,25 +91,37 @@ def carry_out(trial: Trial, plan: list[Point]) -> Iterator[Kill]:
         _wait(lambda: trial.journal.stage() >= point.stage, MOVE_SECONDS)  # noqa: B023
         _wait(_moment(trial, point.moment), TRIGGER_SECONDS)
         time.sleep(point.delay)
-        pid = _find(trial, point)
-        if pid is None:
+        _wait(lambda: trial.pid(point.role, point.service) is not None, DOWN_SECONDS)  # noqa: B023
+        pid = trial.pid(point.role, point.service)
+        if pid is None or trial.outcome() is not None:
             continue
         stage, last = trial.journal.stage(), time.monotonic()
         os.kill(pid, signal.SIGKILL)
         yield Kill(point=point, at=last, stage=stage)
 
 
-def _find(trial: Trial, point: Point) -> int | None:
-    """The process to kill; one that is down is waited for, and dies while it starts."""
-    found: list[int] = []
+def table(kills: Sequence[Kill], trial: Trial) -> str:
+    """For each role: how often it was killed, and seconds until something moved again, median and worst.
 
-    def look() -> bool:
-        pid = trial.pid(point.role, point.service)
-        found.extend([pid] if pid is not None else [])
-        return bool(found)
+    For a process of the centre that is any reply or round, for one of a hospital the next reply of that hospital.
+    """
+    lines = [f"{'killed':10} {'kills':>5} {'median s':>9} {'worst s':>8}"]
+    for role in ROLES:
+        of_role = [kill for kill in kills if kill.point.role == role]
+        waits = [wait for kill in of_role if (wait := _seconds_still(kill, trial)) is not None]
+        middle, worst = (statistics.median(waits), max(waits)) if waits else (0.0, 0.0)
+        lines.append(f"{role:10} {len(of_role):5} {middle:9.1f} {worst:8.1f}")
+    return "\n".join(lines)
 
-    _wait(look, DOWN_SECONDS)
-    return found[0] if found else None
+
+def _seconds_still(kill: Kill, trial: Trial) -> float | None:
+    service = kill.point.service
+    later = (
+        mark.at - kill.at
+        for mark in trial.journal.marks
+        if mark.at > kill.at and (service == CENTRE or (mark.what == "reply" and mark.site == service))
+    )
+    return next(later, None)
 
 
 def _moved(trial: Trial, since: float) -> bool:

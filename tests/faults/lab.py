@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,11 +40,12 @@ class Lab:
     made: SmallFederation
 
     @classmethod
-    def make(cls, root: Path, *, rounds: int, sites: tuple[str, ...]) -> "Lab":
+    def make(cls, root: Path, *, rounds: int, sites: tuple[str, ...], settings: Mapping[str, str]) -> "Lab":
         """Render the hospitals, enrol them, prepare their photos. Every round needs them all."""
         quorum = {f"{phase} = 2": f"{phase} = {len(sites)}" for phase in ("describe", "train", "evaluate")}
-        made = SmallFederation(root, rounds=rounds, sites=sites, settings={**SMALL, **quorum})
-        root.mkdir(parents=True)
+        changes = {**SMALL, **quorum, **settings}
+        made = SmallFederation(root, rounds=rounds, sites=sites, settings=changes)
+        root.mkdir()
         made.enrol()
         for site in sites:
             made.client("prepare", "--site", str(root / site), "--quiet")

@@ -67,17 +67,17 @@ class Service:
             )
         self.starts += 1
 
-    def end(self) -> int:
-        """Stop it as `systemctl stop` does; its exit code."""
-        process = self.process
-        if process is None:
-            return self.ends[-1]
-        process.terminate()
+    def end(self) -> None:
+        """Stop it as `systemctl stop` does."""
+        if self.process is None:
+            return
+        self.process.terminate()
         try:
-            return process.wait(END_SECONDS)
+            self.process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
+            self.process.kill()
+        self.ends.append(self.process.wait())
+        self.process = None
 
 
 @contextmanager
@@ -98,8 +98,7 @@ def kept_up(services: Sequence[Service]) -> Iterator[None]:
         stopping.set()
         tending.join()
         for service in services:
-            service.ends.append(service.end())
-            service.process = None
+            service.end()
 
 
 def final_codes(unit: str) -> frozenset[int]:

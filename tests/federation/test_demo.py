@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -168,10 +169,12 @@ def test_the_same_study_runs_by_hand_with_the_commands_of_the_guides(
 ) -> None:
     """`f2b-server train` at the centre, `f2b-client start`, `status` and `stop` at each hospital, over TLS.
 
-    The centre's progress is lost, so it asks everything again, and the hospitals answer from their stores.
+    The centre lost its progress, its last round and all statistics, so it asks again; hospitals answer from their stores.
     """
     demo = again[2]
     (demo.study / "log" / "progress.json").unlink()
+    for lost in (demo.study / "statistics", demo.study / "rounds" / f"{ROUNDS:03d}"):
+        shutil.rmtree(lost)
     address = f"127.0.0.1:{free_port()}"
     for site in SITES:
         kit = tmp_path / f"{site}.zip"

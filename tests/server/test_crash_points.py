@@ -30,7 +30,7 @@ from f2b_server.settings import StudyFolder
 SITES = ("harbour", "hilltop", "riverside")
 BASE = ("study.toml", "initial.safetensors", "roster", "ca")
 
-MOST_STATES = 24
+MOST_STATES = 16
 
 
 @dataclass
@@ -299,7 +299,7 @@ def complete(recorded, make_federation, states, tmp_path):
 
 def test_whatever_a_crash_leaves_the_study_completes_to_the_same_bits(recorded, make_federation, tmp_path):
     states = list(crash_states(recorded, seed=2))
-    complete(recorded, make_federation, states[5 :: len(states) // 10], tmp_path)
+    complete(recorded, make_federation, states[5 :: len(states) // 6], tmp_path)
 
 
 @pytest.mark.slow
@@ -333,7 +333,7 @@ LABELS = st.sampled_from(
 PLANS = st.dictionaries(st.tuples(st.sampled_from(SITES), LABELS), FAULTS, max_size=6)
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=PLANS, crashes=st.lists(st.integers(1, 160), max_size=4), backwards=st.booleans())
 def test_interruptions_and_late_lost_and_double_replies_change_no_bit_of_the_result(
     recorded, make_federation, plan, crashes, backwards

@@ -514,6 +514,7 @@ def test_a_damaged_file_is_named_and_costs_only_itself(finished, name, still, da
     page = words(answer)
     assert answer.status_code == 200
     assert still in page
+    assert ("admitted, expires in" in page) == (not name.startswith("roster/"))
     empty_log = name.endswith("jsonl") and (not damage.endswith(b"\n") or damage.startswith(b'{"a"'))
     empty_state = name in ("state/seen.json", "state/centre.json") and damage.startswith(b'{"a"')
     if not (empty_log or (name == "state/seen.json" and empty_state)):

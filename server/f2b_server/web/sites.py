@@ -8,7 +8,7 @@ from f2b_server.diagnosis import SIGN_OF_LIFE_SECONDS, STALLED
 from f2b_server.edge.seen import Seen, read_seen
 from f2b_server.progress import SiteProgress
 from f2b_server.standing import Standing, standings
-from f2b_server.status import SiteStatus, Status
+from f2b_server.status import SiteStatus, Status, site_statuses
 from f2b_server.web.moments import ago, when
 from f2b_server.web.shelf import Shelf
 from face2bone_model.report.formats import size
@@ -42,7 +42,8 @@ def site_rows(shelf: Shelf, status: Status) -> Sequence[SiteRow]:
     seen = read_seen(shelf.folder)
     states = {one.site: one for one in standings(shelf.folder)}
     up = status.pid is not None
-    return [_row(one, states.get(one.site), seen.get(one.site), up=up) for one in status.sites]
+    sites = site_statuses(shelf.folder, shelf.study.sites if shelf.study else (), status.study)
+    return [_row(one, states.get(one.site), seen.get(one.site), up=up) for one in sites]
 
 
 def summary(rows: Sequence[SiteRow]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from f2b_server.live import Watch
 from f2b_server.settings import StudyFolder
-from f2b_server.status import read_status
+from f2b_server.status import Status
 from f2b_server.web.calibration import calibration_content
 from f2b_server.web.faults import faults_content
 from f2b_server.web.learning import latest_auc, learning_content, rounds_of
@@ -68,8 +68,9 @@ class StudyView:
         shelf.look_at_small_files()
         if shelf.study is None:
             return {"now": Section(_head(shelf, nothing_yet(shelf)))}
+        status = status_of(shelf, self._watch)
         readers: dict[str, Callable[[], Mapping[str, Any]]] = {
-            "sites": lambda: _sites(shelf),
+            "sites": lambda: _sites(shelf, status),
             "learning": lambda: learning_content(shelf),
             "calibration": lambda: calibration_content(shelf),
             "privacy": lambda: privacy_content(shelf),
@@ -77,20 +78,19 @@ class StudyView:
             "models": lambda: models_content(shelf),
         }
         sections = {name: _section(shelf, read) for name, read in readers.items()}
-        now = _section(
-            shelf, lambda: self._now(shelf, sections["sites"])
-        )  # last: it names all that is damaged
+        # Last, since it names all that is damaged.
+        now = _section(shelf, lambda: _now(shelf, status, sections["sites"]))
         return {"now": now, **sections}
 
-    def _now(self, shelf: Shelf, sites: Section) -> Mapping[str, Any]:
-        now = now_of(shelf, status_of(shelf, self._watch))
-        latest = latest_auc(rounds_of(shelf))
-        return {
-            **_head(shelf, now),
-            "hospitals": sites.content.get("summary", ""),
-            "auc": plain_estimate(latest[1], 3) if latest else "",
-            "auc_round": latest[0] if latest else 0,
-        }
+
+def _now(shelf: Shelf, status: Status, sites: Section) -> Mapping[str, Any]:
+    latest = latest_auc(rounds_of(shelf))
+    return {
+        **_head(shelf, now_of(shelf, status)),
+        "hospitals": sites.content.get("summary", ""),
+        "auc": plain_estimate(latest[1], 3) if latest else "",
+        "auc_round": latest[0] if latest else 0,
+    }
 
 
 def _head(shelf: Shelf, now: object) -> dict[str, Any]:
@@ -104,8 +104,8 @@ def _head(shelf: Shelf, now: object) -> dict[str, Any]:
     }
 
 
-def _sites(shelf: Shelf) -> Mapping[str, Any]:
-    rows = site_rows(shelf, read_status(shelf.folder))
+def _sites(shelf: Shelf, status: Status) -> Mapping[str, Any]:
+    rows = site_rows(shelf, status)
     return {"sites": rows, "summary": summary(rows)}
 
 
