@@ -10,8 +10,9 @@ from face2bone_model.system.command import run_command
 app = typer.Typer(
     name="f2b-server",
     help="Coordinate a Face2Bone study across hospitals: photos stay there, reviewed numbers come here.\n\n"
-    "To see everything at once: `f2b-server demo`. For a study of your own, in this order: study new, enrol, admit, "
-    "train, report. Every failure is a sentence with its mend and a number; docs/exit-codes explains each number.",
+    "To see everything at once: `f2b-server demo`. For a study of your own, in this order: study new, study "
+    "check, enrol, admit, up, train, models. Every failure is a sentence with its mend and a number; docs/exit-codes "
+    "explains each number.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

@@ -1,13 +1,16 @@
 """What the coordinating centre is doing, as one small file and a log of events."""
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from f2b_server.settings import StudyFolder
 from face2bone_model.system.files import write_json
+
+EVENTS = "events.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +52,43 @@ def write_progress(folder: StudyFolder, progress: Progress) -> None:
 
 
 def read_progress(folder: StudyFolder) -> Progress | None:
-    """The last progress; None before the first."""
+    """The last progress; None before the first, and where the file is not ours."""
     try:
         content = json.loads((folder.log / "progress.json").read_text(encoding="utf-8"))
         sites = {site: SiteProgress(**one) for site, one in content.pop("sites", {}).items()}
-    except (FileNotFoundError, ValueError):
+        lists = {name: tuple(content[name]) for name in ("answered", "waiting_for")}
+        return Progress(**{**content, **lists, "sites": sites})
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    lists = {name: tuple(content[name]) for name in ("answered", "waiting_for")}
-    return Progress(**{**content, **lists, "sites": sites})
 
 
 def log_event(folder: StudyFolder, event: str, **facts: Any) -> None:
     """Append a line to `events.jsonl`."""
     folder.log.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **facts})
-    with (folder.log / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    with (folder.log / EVENTS).open("a+b") as file:
+        # A process that was killed while it wrote leaves half a line; the next event must not be glued to it.
+        torn = file.tell() > 0 and _last_byte(file) != b"\n"
+        file.write(b"\n" * torn + line.encode() + b"\n")
+
+
+def read_events(folder: StudyFolder) -> list[dict[str, Any]]:
+    """Every whole event, oldest first. Half a line that a killed process left is passed over."""
+    try:
+        lines = (folder.log / EVENTS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [event for line in lines if (event := _event(line))]
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return event

@@ -1,13 +1,12 @@
 """The study page from what the sites released: checkpoints, statistics, faults."""
 
-import json
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from f2b_server.aggregate import pool
 from f2b_server.checkpoint import RoundRecord, load_history
+from f2b_server.progress import read_events
 from f2b_server.results import load_statistics, validation_name
 from f2b_server.roster import roster
 from f2b_server.rounds import choose_round, validation_losses
@@ -121,13 +120,8 @@ def _departures(folder: StudyFolder, history: tuple[RoundRecord, ...]) -> tuple[
 
 def _statistics_sizes(folder: StudyFolder) -> dict[tuple[str, str], int]:
     """Size of each site's last reply, by the name of the statistics and the site."""
-    events = [event for event in _events(folder) if event["event"] == "statistics"]
+    events = [event for event in read_events(folder) if event["event"] == "statistics"]
     return {(event["name"], site): size for event in events for site, size in event["bytes"].items()}
-
-
-def _events(folder: StudyFolder) -> list[dict[str, Any]]:
-    lines = (folder.log / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def _faults(history: tuple[RoundRecord, ...]) -> tuple[Fault, ...]:

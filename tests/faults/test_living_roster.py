@@ -13,10 +13,7 @@ from federation_runs import SERVER, run
 from network_roster import ManySites
 from small_federation import wait_for
 
-from f2b_client.supernode import CONNECTIONS
 from f2b_server.checkpoint import finished_rounds, load_history
-from f2b_server.progress import read_progress
-from f2b_server.renewal import renew_due
 from f2b_server.roster import roster
 from f2b_server.wanted import read_wanted, want_run
 
@@ -104,7 +101,10 @@ def run_roster_story(many: ManySites, revoked: tuple[str, ...]) -> dict[str, obj
             told["round_of_the_revoking"] = finished_rounds(many.folder) + 1
             at = finished_rounds(many.folder)
             told["next_round_after_seconds"] = round(
-                until(lambda: finished_rounds(many.folder) >= at + 2, 3 * many.train_seconds, "the next rounds"), 1
+                until(
+                    lambda: finished_rounds(many.folder) >= at + 2, 3 * many.train_seconds, "the next rounds"
+                ),
+                1,
             )
             told["renewed"] = [renew_all(many)]
             at = finished_rounds(many.folder)
@@ -130,7 +130,9 @@ def check_roster_story(many: ManySites, told: dict[str, object], revoked: tuple[
         (one["site"], one["question"]) for one in many.journal.events() if one["event"] == "asked-again"
     ]
     ends = sorted(mark.at for mark in many.journal.marks if mark.what == "record")
-    told["seconds_of_rounds"] = [round(after - before, 1) for before, after in zip(ends, ends[1:], strict=False)]
+    told["seconds_of_rounds"] = [
+        round(after - before, 1) for before, after in zip(ends, ends[1:], strict=False)
+    ]
     sys.stderr.write("".join(f"\n  {name.replace('_', ' ')}: {value}" for name, value in told.items()) + "\n")
     assert [record.round for record in history] == list(range(1, many.rounds + 1))
     assert many.journal.rewritten == []
@@ -147,7 +149,9 @@ def check_roster_story(many: ManySites, told: dict[str, object], revoked: tuple[
 
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
-def test_twenty_sites_three_revoked_all_renewed_the_certificate_rotated_and_no_round_lost(tmp_path: Path) -> None:
+def test_twenty_sites_three_revoked_all_renewed_the_certificate_rotated_and_no_round_lost(
+    tmp_path: Path,
+) -> None:
     """Three hospitals train; seventeen have a real SuperNode and light answers."""
     real = tuple(f"hospital-{number:02d}" for number in (1, 2, 3))
     light = tuple(f"light-{number:02d}" for number in range(4, 21))

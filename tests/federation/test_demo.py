@@ -169,7 +169,7 @@ def test_the_same_study_runs_by_hand_with_the_commands_of_the_guides(
 ) -> None:
     """`f2b-server train` at the centre, `f2b-client start`, `status` and `stop` at each hospital, over TLS.
 
-    The centre lost its progress, its last round and all statistics, so it asks again; hospitals answer from their stores.
+    The centre lost progress, last round and statistics, so it asks again; hospitals answer from their stores.
     """
     demo = again[2]
     (demo.study / "log" / "progress.json").unlink()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from f2b_server.progress import Progress, log_event, read_progress, write_progress
+from f2b_server.progress import Progress, log_event, read_events, read_progress, write_progress
 from f2b_server.settings import StudyFolder
 
 
@@ -44,3 +44,18 @@ def test_everything_of_a_study_lies_in_its_folder(folder):
     places = [value.fget(folder) for value in vars(StudyFolder).values() if isinstance(value, property)]
     assert len(set(places)) == len(places) >= 9
     assert all(path.is_relative_to(folder.path) for path in places)
+
+
+def test_half_a_line_of_a_killed_process_spoils_no_other_event(folder):
+    log_event(folder, "round", round=1)
+    with (folder.log / "events.jsonl").open("ab") as file:
+        file.write(b'{"at": "2026-')
+    log_event(folder, "round", round=2)
+    assert [event["round"] for event in read_events(folder)] == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"phase": "train"}', '{"phase": "train", "other": 1}'])
+def test_progress_that_is_not_ours_is_no_progress(folder, text):
+    folder.log.mkdir(parents=True, exist_ok=True)
+    (folder.log / "progress.json").write_text(text)
+    assert read_progress(folder) is None
