@@ -1,5 +1,6 @@
 """Ask every site one question: keep valid replies as they arrive, ask again what was lost, mind the quorum."""
 
+import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -10,9 +11,10 @@ from f2b_server.checkpoint import late_path
 from f2b_server.federation import Answer, Connection, Federation
 from f2b_server.open_round import KeptReply, OpenRound
 from f2b_server.progress import log_event
+from f2b_server.roster import roster
 from f2b_server.settings import StudyFolder
 from f2b_server.waiting import Moment, Teller
-from face2bone_model.contract.errors import Face2BoneError, QuorumError
+from face2bone_model.contract.errors import EnrolmentError, Face2BoneError, QuorumError
 from face2bone_model.contract.keys import Phase
 from face2bone_model.contract.payload import Scalar, decode_view
 from face2bone_model.contract.reply import Reply
@@ -21,6 +23,8 @@ from face2bone_model.contract.study import Study
 SHORTEST_REST, LONGEST_REST = 0.1, 2.0
 REST_SHARE = 0.02
 """Of the time waited so far: how long to rest before looking again."""
+ROSTER_SECONDS = 2.0
+"""Time between two looks at the roster."""
 LATE_FACTOR = 4.0
 """An answer is of use, if only to say so, until so many deadlines have passed."""
 
@@ -48,8 +52,10 @@ class Collector:
     sites: tuple[str, ...]
     attendance: Attendance = field(init=False)
     _teller: Teller = field(init=False)
-    _busy: dict[str, float] = field(default_factory=dict)
-    """Sites with a question to which nothing came back yet, and when it was sent."""
+    _busy: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Sites with a question to which nothing came back yet: which was sent last, and when."""
+    _members: frozenset[str] = frozenset()
+    _members_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.attendance = Attendance.read(self.folder)
@@ -67,7 +73,8 @@ class Collector:
         while True:
             connections, now = self._connections(), self.federation.now()
             missing = tuple(site for site in self.sites if site not in connections)
-            waited = tuple(site for site in missing if self.attendance.is_waited_for(site))
+            members = self._admitted()
+            waited = tuple(site for site in missing if site in members and self.attendance.is_waited_for(site))
             enough = len(self.sites) - len(missing) >= needed
             if (enough and not waited) or now >= start + seconds:
                 break
@@ -126,6 +133,15 @@ class Collector:
         self._busy.clear()
         asking.begin_again()
 
+    def _admitted(self) -> frozenset[str]:
+        """Sites on the roster now: for one whose key was revoked meanwhile nobody waits."""
+        now = self.federation.now()
+        if now - self._members_at >= ROSTER_SECONDS:
+            self._members_at = now
+            with contextlib.suppress(EnrolmentError):  # one that cannot be read leaves them as they were
+                self._members = frozenset(entry.site for entry in roster(self.folder))
+        return self._members
+
     def _connections(self) -> Mapping[str, Connection]:
         connections = self.federation.connections()
         self.attendance.look(connections)
@@ -165,14 +181,16 @@ class Collector:
             self._send_due(asking, sites, connections, start)
             self.federation.rest(min(_rest(now - start), end - now))
         faults = {site: self._fault(asking, site, away) for site in sites if site not in asking.replies}
-        self.attendance.suspend((site for site in expected if asking.is_open(site)), now)
+        members = self._admitted()
+        self.attendance.suspend((site for site in expected & members if asking.is_open(site)), now)
         return faults
 
     def _missing(
         self, asking: Asking, sites: tuple[str, ...], expected: set[str], needed: int
     ) -> tuple[str, ...]:
         """Who is waited for: sites that never missed a deadline, and below the quorum whoever may still answer."""
-        unanswered = tuple(site for site in sites if asking.is_open(site))
+        members = self._admitted()
+        unanswered = tuple(site for site in sites if asking.is_open(site) and site in members)
         waited = tuple(site for site in unanswered if site in expected)
         if waited or len(asking.replies) >= needed:
             return waited
@@ -195,7 +213,7 @@ class Collector:
             payload, now = asking.payload(batch[0]), self.federation.now()
             requests, seconds = dict.fromkeys(batch, payload), LATE_FACTOR * question.seconds
             for site in sorted(self.federation.send(requests, label=question.label, seconds=seconds)):
-                self._busy[site] = now
+                self._busy[site] = (question.label, now)
                 if asking.note_sent(site, now):
                     log_event(self.folder, "asked-again", site=site, question=question.label)
 
@@ -211,13 +229,14 @@ class Collector:
             loss = asking.losses.get(site)
             return loss is None or now >= loss.retry_at
         sent = asking.sent.get(site)
-        return since > self._busy[site] or (sent is not None and sent.last < half <= now)
+        return since > self._busy[site][1] or (sent is not None and sent.last < half <= now)
 
     def _take(self, asking: Asking, answer: Answer) -> None:
         """One answer: a reply to this question is kept, a late one is put aside, a lost one is asked for again."""
         site, now = answer.site, self.federation.now()
         is_of_this = answer.label == asking.question.label
-        self._busy.pop(site, None)
+        if self._busy.get(site, ("",))[0] == answer.label:  # not one that was asked twice, and answered again
+            del self._busy[site]
         if answer.lost:
             if is_of_this and asking.is_open(site):
                 asking.note_loss(site, answer.lost, now)
@@ -260,6 +279,8 @@ class Collector:
         log_event(self.folder, "late-reply", site=answer.site, question=answer.label, bytes=size)
 
     def _fault(self, asking: Asking, site: str, away: set[str]) -> str:
+        if asking.is_open(site) and site not in self._admitted():
+            return "no longer on the roster."
         if asking.is_open(site) and site in away and site not in asking.sent:
             return "suspended: it missed a deadline and has not spoken since."
         if asking.is_open(site) and site in self.attendance.returning:

@@ -16,6 +16,8 @@ from f2b_client.state import read_state
 CENTRAL = ("server", "ServerApp", "SuperLink")
 LOCAL = ("client", "executor", "SuperNode")
 ROLES = CENTRAL + LOCAL
+MACHINES: dict[tuple[str, ...], str] = {CENTRAL: "the centre's machine", LOCAL: "a site's machine"}
+"""Once in each plan all processes of a party are killed in one moment."""
 MOMENTS = {
     "asked": 0.2,
     "training": 0.3,
@@ -26,29 +28,41 @@ MOMENTS = {
     "any": 2.0,
     "at once": 3.0,
 }
-"""When to kill, and the longest seeded delay after that: a site was asked, trains, has made its reply; a reply is stored
-at the centre; a checkpoint is being written, is written; at any time; soon after the kill before, while things start."""
+"""When to kill, and the longest seeded delay after that: a site was asked, trains, has made its reply; a reply is
+stored at the centre; a checkpoint is being written, is written; at any time; soon after the kill before, while things
+start."""
 EVALUATION = ("asked", "training", "made", "stored")
 """Moments that the evaluation has too."""
 TRIGGER_SECONDS = 15.0
 """A moment that does not come in time is not waited for."""
 MOVE_SECONDS = 45.0
 """Nor is the next move, for the next kill."""
-DOWN_SECONDS = 30.0
+DOWN_SECONDS = 120.0
 FINE_SECONDS = 0.004
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One kill as it is planned."""
+    """A kill as it is planned."""
 
-    role: str
+    roles: tuple[str, ...]
+    """Which processes; several at once where a machine dies."""
     service: str
     """Whose."""
     stage: int
     """In which round: 0 while the cohorts are described, one more than the last in the evaluation."""
     moment: str
     delay: float
+
+    @property
+    def name(self) -> str:
+        """What dies."""
+        return MACHINES.get(self.roles, self.roles[0])
+
+    @property
+    def ends_service(self) -> bool:
+        """Whether the process dies that systemd keeps running."""
+        return bool({"server", "client"} & set(self.roles))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +77,19 @@ class Kill:
 
 
 def points(seed: int, kills: int, *, rounds: int, sites: tuple[str, ...]) -> list[Point]:
-    """Kills in the order of their stages; every role equally often, as far as the number allows."""
+    """So many kills in the order of their stages; every role as often, as far as the number allows."""
     rng = random.Random(seed)  # noqa: S311  # a test's plan
-    roles = [role for _ in range(kills // len(ROLES) + 1) for role in rng.sample(ROLES, len(ROLES))][:kills]
-    rng.shuffle(roles)
+    single = kills - sum(map(len, MACHINES))
+    drawn = [role for _ in range(single // len(ROLES) + 1) for role in rng.sample(ROLES, len(ROLES))]
+    together = [*MACHINES, *((role,) for role in drawn[:single])]
+    rng.shuffle(together)
     planned = []
-    for kill, role in enumerate(roles):
-        stage = round(kill * (rounds + 1) / (kills - 1))
+    for number, roles in enumerate(together):
+        stage = round(number * (rounds + 1) / (len(together) - 1))
         moment = rng.choice(EVALUATION if stage > rounds else tuple(MOMENTS))
         point = Point(
-            role=role,
-            service=CENTRE if role in CENTRAL else rng.choice(sites),
+            roles=roles,
+            service=CENTRE if set(roles) <= set(CENTRAL) else rng.choice(sites),
             stage=stage,
             moment=moment,
             delay=rng.uniform(0.0, MOMENTS[moment]),
@@ -91,26 +107,31 @@ def carry_out(trial: Trial, plan: list[Point]) -> Iterator[Kill]:
         _wait(lambda: trial.journal.stage() >= point.stage, MOVE_SECONDS)  # noqa: B023
         _wait(_moment(trial, point.moment), TRIGGER_SECONDS)
         time.sleep(point.delay)
-        _wait(lambda: trial.pid(point.role, point.service) is not None, DOWN_SECONDS)  # noqa: B023
-        pid = trial.pid(point.role, point.service)
-        if pid is None or trial.outcome() is not None:
+        _wait(lambda: None not in _pids(trial, point), DOWN_SECONDS)  # noqa: B023
+        pids = [pid for pid in _pids(trial, point) if pid is not None]
+        if len(pids) < len(point.roles) or trial.outcome() is not None:
             continue
         stage, last = trial.journal.stage(), time.monotonic()
-        os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
         yield Kill(point=point, at=last, stage=stage)
 
 
+def _pids(trial: Trial, point: Point) -> list[int | None]:
+    return [trial.pid(role, point.service) for role in point.roles]
+
+
 def table(kills: Sequence[Kill], trial: Trial) -> str:
-    """For each role: how often it was killed, and seconds until something moved again, median and worst.
+    """For whatever was killed: how often, and seconds until something moved again, median and worst.
 
     For a process of the centre that is any reply or round, for one of a hospital the next reply of that hospital.
     """
-    lines = [f"{'killed':10} {'kills':>5} {'median s':>9} {'worst s':>8}"]
-    for role in ROLES:
-        of_role = [kill for kill in kills if kill.point.role == role]
-        waits = [wait for kill in of_role if (wait := _seconds_still(kill, trial)) is not None]
+    lines = [f"{'killed':20} {'times':>5} {'median s':>9} {'worst s':>8}"]
+    for name in (*ROLES, *MACHINES.values()):
+        found = [kill for kill in kills if kill.point.name == name]
+        waits = [wait for kill in found if (wait := _seconds_still(kill, trial)) is not None]
         middle, worst = (statistics.median(waits), max(waits)) if waits else (0.0, 0.0)
-        lines.append(f"{role:10} {len(of_role):5} {middle:9.1f} {worst:8.1f}")
+        lines.append(f"{name:20} {len(found):5} {middle:9.1f} {worst:8.1f}")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,8 +48,9 @@ class Lab:
         made = SmallFederation(root, rounds=rounds, sites=sites, settings=changes)
         root.mkdir()
         made.enrol()
-        for site in sites:
-            made.client("prepare", "--site", str(root / site), "--quiet")
+        with ThreadPoolExecutor() as pool:
+            words = [("prepare", "--site", str(root / site), "--quiet") for site in sites]
+            list(pool.map(lambda one: made.client(*one), words))
         return cls(made)
 
     def copy(self, root: Path) -> "Trial":

@@ -28,6 +28,7 @@ from f2b_server.kits import write_kit
 from f2b_server.settings import StudyFolder
 from f2b_server.tokens import make_token
 from face2bone_model.data.synthetic.hospital import write_hospital
+from face2bone_model.system.processes import start
 
 HERE = Path(__file__).parent
 PATIENTS = 20
@@ -63,7 +64,16 @@ class ManySites:
     def site(self, name: str) -> SiteFolder:
         return SiteFolder(self.root / name)
 
-    def new_study(self) -> None:
+    def prepare(self, *, by_file: Sequence[str]) -> None:
+        """A study, a kit for each hospital, and the keys of those that send theirs as a file."""
+        self._new_study()
+        self._render()
+        for site in self.sites:
+            self._join(site)
+        for site in by_file:
+            admit(self.folder, site, (self.site(site).keys / "node.pub").read_bytes())
+
+    def _new_study(self) -> None:
         names = [word for site in self.sites for word in ("--site", site)]
         trunk = ["--trunk-name", "random", "--trunk-digest", trunk_in(self.root / "no weights").digest]
         study = str(self.folder.path)
@@ -75,6 +85,7 @@ class ManySites:
             "score_bins = 1000": "score_bins = 100",
             "train_seconds = 3600": f"train_seconds = {self.train_seconds}",
             "evaluate_seconds = 1800": "evaluate_seconds = 60",
+            "longest_norm_ratio = 5.0": "longest_norm_ratio = 0.0",  # light steps are short
             **SMALL,
         }
         for before, after in changes.items():
@@ -83,7 +94,7 @@ class ManySites:
         self.folder.study.write_text(text)
         self.made.server("study", "check", study)
 
-    def render(self) -> None:
+    def _render(self) -> None:
         """The real hospitals' photos."""
         policy = (
             (HERE.parents[1] / "deploy" / "policy.toml").read_text().replace("min_cell = 11", "min_cell = 1")
@@ -92,16 +103,13 @@ class ManySites:
             write_hospital(self.root / site, site=site, patients=PATIENTS, seed=seed)
             (self.root / site / "policy.toml").write_text(policy)
 
-    def join(self, site: str) -> None:
+    def _join(self, site: str) -> None:
         """The centre writes a kit; the hospital joins with it and makes its keys."""
         kit = write_kit(self.folder, site, self.made.address, self.kit(site))
         join(self.site(site), kit)
 
     def kit(self, site: str) -> Path:
         return self.root / f"{site}.kit.zip"
-
-    def admit_by_file(self, site: str) -> None:
-        admit(self.folder, site, (self.site(site).keys / "node.pub").read_bytes())
 
     def admit_by_token(self, site: str) -> None:
         """The hospital brings its key itself, over TLS, to the running centre."""
@@ -151,7 +159,11 @@ class ManySites:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def try_kit(self, site: str) -> str:
-        """Connect as a hospital does that has just joined: with what is in the kit, and its key. Empty where it works."""
+        """Connect as a hospital does that has just joined, with what is in the kit and its key.
+
+        Returns:
+            Why that does not work; empty where it does.
+        """
         with zipfile.ZipFile(self.kit(site)) as kit:
             ca, about = kit.read("ca.pem"), json.loads(kit.read("kit.json"))
         assert ca == load_joined(self.site(site)).ca.read_bytes()
@@ -181,10 +193,7 @@ class ManySites:
 
     def _start(self, name: str, command: Sequence[str]) -> "subprocess.Popen[bytes]":
         environment = {**self.made.environment(), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-        with (self.root / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-            )
+        return start(name, command, log=self.root / f"{name}.log", environment=environment).process
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from f2b_server.edge.seen import read_seen
 from f2b_server.progress import read_progress
 from f2b_server.settings import StudyFolder
 from f2b_server.wanted import read_wanted, want_run
+from face2bone_model.system.processes import start
 
 LOOK_SECONDS = 0.2
 ADDRESS = f"{CENTRE_HOST}:8443"
@@ -148,10 +149,8 @@ class NetworkStudy:
         return "\n".join(json.dumps(one) for one in self.journal.events()[-5:])
 
     def _start(self, name: str, command: list[str]) -> "subprocess.Popen[bytes]":
-        with (self.made.root / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.made.environment()
-            )
+        log = self.made.root / f"{name}.log"
+        return start(name, command, log=log, environment=self.made.environment()).process
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """The wires between the centre and its hospitals: a process that carries IP packets, loses some, and is late with all.
 
-Each wire ends in a TUN device in either of two network namespaces. Commands come as lines on standard input (`cut NAME`,
-`mend NAME`, `count`); the process ends with it.
+Each wire ends in a TUN device in either of two network namespaces. Commands come as lines on standard input
+(`cut NAME`, `mend NAME`, `count`); the process ends with it.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ def main() -> None:
         wires[name] = Wire(name, (open_end(plan["centre"], device), open_end(namespace, device)))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    Carrier(plan["loss"], plan["delay"], wires, random.Random(plan["seed"])).run()
+    Carrier(plan["loss"], plan["delay"], wires, random.Random(plan["seed"])).run()  # noqa: S311  # not for a secret
 
 
 if __name__ == "__main__":

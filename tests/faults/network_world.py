@@ -116,7 +116,7 @@ def world(lines: Mapping[str, Line], *, loss: float, delay: float, seed: int) ->
 
 
 def inside(namespace: str) -> tuple[str, ...]:
-    """What comes before a command that runs in a namespace. The command takes this one's place: its number is its own."""
+    """What comes before a command that runs in a namespace; the command's process takes this one's place."""
     return ("ip", "netns", "exec", namespace)
 
 

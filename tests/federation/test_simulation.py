@@ -43,7 +43,10 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_study(folder: Path, sites: list[str]) -> None:
+    """A study with whatever trunk is installed here."""
     named = [option for site in sites for option in ("--site", site)]
+    trunk = json.loads(run([*CLIENT, "weights", "show", "--json"]).stdout)
+    named += ["--trunk-name", trunk["trunk"], "--trunk-digest", trunk["trunk_digest"]]
     assert run([*SERVER, "study", "new", str(folder), *named]).returncode == 0
     path = folder / "study.toml"
     path.write_text(

@@ -9,6 +9,7 @@ import pytest
 from f2b_server.asking import Question
 from f2b_server.attendance import Attendance
 from f2b_server.collect import Collector
+from f2b_server.enrolment import revoke
 from f2b_server.open_round import OpenRound
 from f2b_server.progress import read_progress
 from face2bone_model.contract.errors import EgressError, QuorumError
@@ -229,6 +230,25 @@ def test_a_reply_that_comes_twice_counts_once(collector, federation, folder):
     assert len(store(folder).kept()) == 3
     collect(collector, 2)
     assert events(folder, "late-reply") == []
+
+
+def test_a_site_that_is_revoked_is_not_waited_for_any_longer(collector, federation, folder):
+    federation.faults = [("hilltop", "train-1", "silent")]
+    federation.later = [(federation.clock + 20, lambda: revoke(folder, "hilltop", "left the study"))]
+    collected = []
+    assert taken(federation, lambda: collected.append(collect(collector))) < 30
+    assert "roster" in collected[0].faults["hilltop"]
+
+
+def test_one_question_that_was_answered_twice_does_not_double_the_later_ones(collector, federation):
+    federation.faults = [
+        ("hilltop", "train-1", SECONDS * 0.6)
+    ]  # late, so it is asked again halfway, and answers both
+    collect(collector)
+    for number in (2, 3, 4):
+        collect(collector, number)
+    later = [asked for asked in federation.asked if asked[0] == "hilltop" and asked[1] != "train-1"]
+    assert later == [("hilltop", f"train-{number}") for number in (2, 3, 4)]
 
 
 def test_a_stranger_s_answer_is_nothing(collector, federation):

@@ -1,5 +1,6 @@
 """Child processes are watched, and stopped with whatever they started."""
 
+import subprocess
 import sys
 import time
 
@@ -81,3 +82,10 @@ def test_stopping_twice_or_after_the_end_is_no_fault(tmp_path):
     child.process.wait(timeout=20)
     stop([child])
     stop([child, child])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent ended")
+def test_a_child_whose_parent_ended_before_it_could_ask_for_the_signal_does_not_run_on():
+    code = "from face2bone_model.system.processes import _end_with; _end_with(-1); print('ran on')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, b"")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -66,14 +67,17 @@ def start(name: str, command: Sequence[str], *, log: Path, environment: Mapping[
             stderr=subprocess.STDOUT,
             env={**os.environ, **QUIET_FLOWER, "PATH": _path(), **environment},
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509  # one system call, loaded before the fork
+            preexec_fn=partial(_end_with, os.getpid()),  # noqa: PLW1509  # two system calls, loaded before the fork
         )
     return Child(name, process, log)
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
+    """Ask the kernel for a signal at the parent's end; of one that has ended already it would say nothing."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def _path() -> str:

@@ -145,7 +145,8 @@ def _table(found: "Sequence[tuple[RoundModel, ValidationSummary | None]]") -> Ta
         auc = plain_estimate(validation.auc) if validation else "not measured"
         loss = plain_estimate(validation.loss) if validation else "not measured"
         marks = [word for word, applies in (("chosen", one.chosen), ("released", one.released)) if applies]
-        sites = f"{len(one.contributions)} of {len(one.contributions) + len(one.missing)}"
+        answered, missing = set(one.contributions), set(one.missing)  # one left out is in both
+        sites = f"{len(answered - missing)} of {len(answered | missing)}"
         table.add_row(str(one.round), one.digest[:12], sites, auc, loss, ", ".join(marks))
     return table
 
