@@ -39,6 +39,8 @@ MOVE_SECONDS = 45.0
 """Nor is the next move, for the next kill."""
 DOWN_SECONDS = 120.0
 FINE_SECONDS = 0.004
+LAST_BREATH_SECONDS = 0.5
+"""What comes so soon after a kill was on its way already: it says nothing of the recovery."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,8 @@ def _seconds_still(kill: Kill, trial: Trial) -> float | None:
     later = (
         mark.at - kill.at
         for mark in trial.journal.marks
-        if mark.at > kill.at and (service == CENTRE or (mark.what == "reply" and mark.site == service))
+        if mark.at > kill.at + LAST_BREATH_SECONDS
+        and (service == CENTRE or (mark.what == "reply" and mark.site == service))
     )
     return next(later, None)
 

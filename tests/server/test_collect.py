@@ -241,9 +241,8 @@ def test_a_site_that_is_revoked_is_not_waited_for_any_longer(collector, federati
 
 
 def test_one_question_that_was_answered_twice_does_not_double_the_later_ones(collector, federation):
-    federation.faults = [
-        ("hilltop", "train-1", SECONDS * 0.6)
-    ]  # late, so it is asked again halfway, and answers both
+    # Asked again halfway, it answers at once; its first answer comes while it works on the next question.
+    federation.faults = [("hilltop", "train-1", SECONDS * 0.6), ("hilltop", "train-2", SECONDS * 0.25)]
     collect(collector)
     for number in (2, 3, 4):
         collect(collector, number)
