@@ -74,7 +74,9 @@ class Collector:
             connections, now = self._connections(), self.federation.now()
             missing = tuple(site for site in self.sites if site not in connections)
             members = self._admitted()
-            waited = tuple(site for site in missing if site in members and self.attendance.is_waited_for(site))
+            waited = tuple(
+                site for site in missing if site in members and self.attendance.is_waited_for(site)
+            )
             enough = len(self.sites) - len(missing) >= needed
             if (enough and not waited) or now >= start + seconds:
                 break

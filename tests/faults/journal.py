@@ -1,6 +1,5 @@
 """What a study left on the centre's disk, and when: read from outside while it runs, as a person with `ls` would."""
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from f2b_server.progress import read_events
 from f2b_server.settings import StudyFolder
 
 LOOK_SECONDS = 0.02
@@ -72,8 +72,7 @@ class Journal:
 
     def events(self) -> list[dict[str, Any]]:
         """What the centre logged."""
-        path = self.folder.log / "events.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return read_events(self.folder)
 
     def _look(self) -> None:
         now = time.monotonic()
