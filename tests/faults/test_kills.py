@@ -21,6 +21,7 @@ def plan(story: Story, seed: int, kills: int = KILLS) -> list[Point]:
     return points(seed, kills, rounds=made.rounds, sites=made.sites)
 
 
+@pytest.mark.faults  # four minutes: the default run has no room for them
 @pytest.mark.timeout(1200)
 def test_a_study_survives_twenty_kills(two_hospitals: Story, tmp_path: Path) -> None:
     run_with_kills(two_hospitals, tmp_path / "killed", plan(two_hospitals, seed=0))

@@ -164,6 +164,7 @@ def test_other_options_in_the_same_folder_are_refused_in_a_sentence(demo: Demo) 
     assert "--fresh" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_same_study_runs_by_hand_with_the_commands_of_the_guides(
     again: tuple[dict[str, tuple[Receipt, ...]], int, Demo], tmp_path: Path
 ) -> None:
