@@ -11,7 +11,7 @@ from f2b_server.checkpoint import late_path
 from f2b_server.federation import Answer, Connection, Federation
 from f2b_server.open_round import KeptReply, OpenRound
 from f2b_server.progress import log_event
-from f2b_server.roster import roster
+from f2b_server.roster import everyone, roster
 from f2b_server.settings import StudyFolder
 from f2b_server.waiting import Moment, Teller
 from face2bone_model.contract.errors import EnrolmentError, Face2BoneError, QuorumError
@@ -59,6 +59,7 @@ class Collector:
 
     def __post_init__(self) -> None:
         self.attendance = Attendance.read(self.folder)
+        self._members = frozenset(self.sites)
         self._teller = Teller(self.folder, self.study.training.rounds)
 
     def wait_for_sites(self, seconds: float) -> None:
@@ -141,7 +142,9 @@ class Collector:
         if now - self._members_at >= ROSTER_SECONDS:
             self._members_at = now
             with contextlib.suppress(EnrolmentError):  # one that cannot be read leaves them as they were
-                self._members = frozenset(entry.site for entry in roster(self.folder))
+                admitted = {entry.site for entry in roster(self.folder)}
+                gone = {entry.site for entry in everyone(self.folder)} - admitted
+                self._members = frozenset(self.sites) - gone
         return self._members
 
     def _connections(self) -> Mapping[str, Connection]:

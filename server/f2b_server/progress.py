@@ -52,14 +52,14 @@ def write_progress(folder: StudyFolder, progress: Progress) -> None:
 
 
 def read_progress(folder: StudyFolder) -> Progress | None:
-    """The last progress; None before the first, and where the file is not ours."""
+    """The last progress; None before the first."""
     try:
         content = json.loads((folder.log / "progress.json").read_text(encoding="utf-8"))
         sites = {site: SiteProgress(**one) for site, one in content.pop("sites", {}).items()}
-        lists = {name: tuple(content[name]) for name in ("answered", "waiting_for")}
-        return Progress(**{**content, **lists, "sites": sites})
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError):
         return None
+    lists = {name: tuple(content[name]) for name in ("answered", "waiting_for")}
+    return Progress(**{**content, **lists, "sites": sites})
 
 
 def log_event(folder: StudyFolder, event: str, **facts: Any) -> None:

@@ -52,10 +52,3 @@ def test_half_a_line_of_a_killed_process_spoils_no_other_event(folder):
         file.write(b'{"at": "2026-')
     log_event(folder, "round", round=2)
     assert [event["round"] for event in read_events(folder)] == [1, 2]
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"phase": "train"}', '{"phase": "train", "other": 1}'])
-def test_progress_that_is_not_ours_is_no_progress(folder, text):
-    folder.log.mkdir(parents=True, exist_ok=True)
-    (folder.log / "progress.json").write_text(text)
-    assert read_progress(folder) is None
