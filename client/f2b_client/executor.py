@@ -12,7 +12,7 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
 from f2b_client.app import SiteApp
-from f2b_client.flower_internals import TaskInput, open_task, pack_reply
+from f2b_client.flower_internals import open_task, pack_reply
 from f2b_client.handover import Way, connect
 from face2bone_model.contract.bundle import refuse_foreign_bundle
 from face2bone_model.contract.errors import Face2BoneError, UnexpectedError
@@ -83,11 +83,11 @@ def _reply(frames: list[bytes], app: SiteApp) -> Message | None:
         refuse_foreign_bundle(given.bundle, given.announced)
     except Face2BoneError as error:
         log.error("Run %s refused: %s", given.run_id, error)
-        return _answered(lambda: app.refuse(given.message), given)
-    return _answered(lambda: app(message=given.message, context=given.context), given)
+        return answered(lambda: app.refuse(given.message), given.message)
+    return answered(lambda: app(message=given.message, context=given.context), given.message)
 
 
-def _answered(answer: Callable[[], Message], given: TaskInput) -> Message:
+def answered(answer: Callable[[], Message], message: Message) -> Message:
     """The app's reply; a fault as its number. Its text stays in the log, and the next message is still taken."""
     try:
         return answer()
@@ -95,4 +95,4 @@ def _answered(answer: Callable[[], Message], given: TaskInput) -> Message:
         log.exception("A fault while answering.")
         code = error.code if isinstance(error, Face2BoneError) else UnexpectedError.code
         fault = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(code))
-        return Message(fault, reply_to=given.message)
+        return Message(fault, reply_to=message)

@@ -16,6 +16,9 @@ FILE = "executor.sock"
 COUNT = struct.Struct("!I")
 LENGTH = struct.Struct("!Q")
 ONLY_OWNER = 0o177
+STALL_SECONDS = 60.0
+"""Both ends are on one machine: who moves no byte of a message for so long hangs."""
+TIMEVAL = struct.Struct("ll")
 
 
 class Way:
@@ -23,6 +26,12 @@ class Way:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
+        limit = TIMEVAL.pack(int(STALL_SECONDS), int(STALL_SECONDS % 1 * 1e6))
+        for option in (
+            socket.SO_RCVTIMEO,
+            socket.SO_SNDTIMEO,
+        ):  # the kernel's, so that whole frames still come at once
+            end.setsockopt(socket.SOL_SOCKET, option, limit)
 
     def __enter__(self) -> Self:
         return self
@@ -34,7 +43,7 @@ class Way:
         """Send frames.
 
         Raises:
-            ConnectionError: the other end is gone.
+            OSError: the other end is gone, or hangs.
         """
         lengths = b"".join(LENGTH.pack(len(frame)) for frame in frames)
         self._end.sendall(COUNT.pack(len(frames)) + lengths)
@@ -42,10 +51,10 @@ class Way:
             self._end.sendall(frame)
 
     def receive(self) -> list[bytes]:
-        """Wait for the other end to send, and take it.
+        """Take what the other end sends; `has_news` waits until it begins to.
 
         Raises:
-            ConnectionError: the other end is gone.
+            OSError: the other end is gone, or hangs.
         """
         (count,) = COUNT.unpack(self._exactly(COUNT.size))
         lengths = self._exactly(count * LENGTH.size)

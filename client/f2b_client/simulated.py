@@ -9,6 +9,7 @@ from flwr.clientapp import ClientApp
 from typing_extensions import override
 
 from f2b_client.app import SiteApp
+from f2b_client.executor import answered
 from f2b_client.settings import SiteFolder
 from f2b_client.work import SiteWork
 
@@ -22,14 +23,18 @@ class SimulatedSites(ClientApp):
     @override
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer as that hospital would: approval, policy, ledger, gate and receipts are its own."""
-        folders = site_folders(Path(str(context.run_config["study-folder"])))
-        return _site(folders[int(context.node_config["partition-id"])])(message, context)
+        return answered(lambda: _app_of(context)(message, context), message)  # a fault leaves as its number
 
 
 def site_folders(simulation: Path) -> tuple[Path, ...]:
     """The hospitals' folders in the order of their partitions, as the simulation's folder lists them."""
     listed = json.loads((simulation / "simulation.json").read_bytes())
     return tuple(Path(folder) for _, folder in sorted(listed["sites"].items()))
+
+
+def _app_of(context: Context) -> SiteApp:
+    folders = site_folders(Path(str(context.run_config["study-folder"])))
+    return _site(folders[int(context.node_config["partition-id"])])
 
 
 @lru_cache(maxsize=WARM_SITES)

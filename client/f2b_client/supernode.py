@@ -37,6 +37,9 @@ CONNECTIONS = 3
 """How many objects of a message are on their way at once: enough to hide the way's length, and kind to its width."""
 OBJECT_PAUSES = (0.05, 2.0)
 """Between two questions for an object the SuperLink itself waits for: first and longest, in seconds."""
+OBJECT_SECONDS = 600.0
+"""How long the centre's own half of a message may take to reach the SuperLink."""
+LONGEST_ANSWER_SECONDS = 7 * 86400.0
 
 Answered = TypeVar("Answered")
 
@@ -99,7 +102,7 @@ class SuperNode:
         task = self._fetch(incoming)
         log.info("%s received %s.", _name(incoming), _rate(task, time.monotonic() - began))
         began = time.monotonic()
-        reply = self._answer(task) or crash_reply(incoming)
+        reply = self._answer(task, _useful_seconds(incoming)) or crash_reply(incoming)
         seconds, began = time.monotonic() - began, time.monotonic()
         self._send(incoming.run_id, reply, seconds)
         log.info("%s answered %s.", _name(incoming), _rate(reply, time.monotonic() - began))
@@ -115,25 +118,29 @@ class SuperNode:
 
     def _object(self, node: int, run_id: int, name: str) -> bytes:
         pause, longest = OBJECT_PAUSES
-        while True:
+        end = time.monotonic() + OBJECT_SECONDS
+        while time.monotonic() < end:
             content = self._patiently(lambda: self._fleet.pull_object(node, run_id, name))
             if content is not None:
                 return content
             time.sleep(pause)
             pause = min(2 * pause, longest)
+        raise RefusedError(f"a part of the message was not there within {OBJECT_SECONDS:.0f} s")
 
-    def _answer(self, task: list[bytes]) -> list[bytes]:
-        """The executor's reply; nothing if it died over the task, which is not kept while it works."""
+    def _answer(self, task: list[bytes], seconds: float) -> list[bytes]:
+        """The executor's reply within so many seconds; nothing if it died over the task, which is not kept."""
         if self._executor is None:
             return []
         try:
             self._executor.send(task)
             task.clear()
-            return self._executor.receive()
+            if self._executor.has_news(seconds):
+                return self._executor.receive()
+            log.warning("The executor has not answered for %.0f s; nobody waits for it any more.", seconds)
         except OSError:
             log.warning("The executor ended over this message; the centre may ask again.")
-            self._dismiss()
-            return []
+        self._dismiss()
+        return []
 
     def _send(self, run_id: int, reply: Sequence[bytes], seconds: float) -> None:
         """Send a reply; after a break, what is missing of it."""
@@ -183,6 +190,12 @@ class SuperNode:
         if self._executor is not None:
             self._executor.close()
             self._executor = None
+
+
+def _useful_seconds(incoming: Incoming) -> float:
+    """How long an answer is of use, as the message says; whatever it says, not for ever."""
+    stated = float(incoming.message.metadata.ttl)
+    return stated if 1.0 < stated < LONGEST_ANSWER_SECONDS else LONGEST_ANSWER_SECONDS
 
 
 def _name(incoming: Incoming) -> str:

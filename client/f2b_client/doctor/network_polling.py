@@ -11,13 +11,13 @@ from f2b_client.site_lock import running_pid
 from f2b_client.state import State, read_state
 
 STALLED_SECONDS = 60.0
-"""A SuperNode polls every 3 s."""
+"""A SuperNode at rest asks every 5 s, and gives a sign of life every 20 s while it works."""
 FIRST_POLL_SECONDS = 120.0
 """Starting, and the lease of a node that was killed, take their time."""
 WHERE = "state/link.json"
 MEND = (
-    "`f2b-client stop` and `f2b-client start`. If it happens again, read log/supernode.log: after an HTTP error a "
-    "SuperNode may stop polling and still call itself healthy."
+    "`f2b-client stop` and `f2b-client start`. If it happens again, read log/supernode.log: it says what the "
+    "centre, or somebody on the way, answered."
 )
 
 
