@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from f2b_server.kits_out import read_kits_out
-from f2b_server.locks import locked
 from face2bone_model.contract.errors import EnrolmentError
 from face2bone_model.system.files import write_atomic
+from face2bone_model.system.lock import locked
 
 CA_DAYS = 3650
 LEAF_DAYS = 397

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from f2b_server.certificates import read_ca
 from f2b_server.kits_out import Kit, KitsOut, host_of, read_kits_out, write_kits_out
-from f2b_server.locks import locked
 from f2b_server.settings import StudyFolder
 from face2bone_model.contract.errors import EnrolmentError, SettingsError
 from face2bone_model.contract.study import load_study
 from face2bone_model.system.files import write_atomic
+from face2bone_model.system.lock import locked
 
 KIT_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that the same kit has the same bytes
 

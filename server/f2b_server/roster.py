@@ -16,11 +16,11 @@ from typing import Any
 from cryptography import x509
 
 from f2b_server.certificates import Authority, read_ca
-from f2b_server.locks import locked
 from f2b_server.membership import NotAMemberError, iso, issue_membership, read_membership
 from f2b_server.settings import StudyFolder
 from face2bone_model.contract.errors import EnrolmentError
 from face2bone_model.system.files import write_json
+from face2bone_model.system.lock import locked
 
 _STORED = {"public_key", "enrolled_at", "certificate", "revoked_at", "reason"}
 

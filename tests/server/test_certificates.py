@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from f2b_server import certificates
 from f2b_server.certificates import make_ca, make_server_certificate
 from f2b_server.kits_out import Kit, KitsOut, write_kits_out
-from f2b_server.locks import locked
 from face2bone_model.contract.errors import DeadlineError, EnrolmentError
+from face2bone_model.system.lock import locked
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from f2b_server.locks import locked
 from f2b_server.progress import log_event
 from f2b_server.registry.catalogue import model, releases
 from f2b_server.registry.contents import release_contents
@@ -23,6 +22,7 @@ from face2bone_model.contract.release import (
 from face2bone_model.contract.release_signature import sign_manifest
 from face2bone_model.contract.study import load_study
 from face2bone_model.system.files import write_atomic
+from face2bone_model.system.lock import locked
 
 
 @dataclass(frozen=True)

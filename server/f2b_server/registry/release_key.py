@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from f2b_server.certificates import DAMAGED, PRIVATE, ends_soon, issue, load_ca, read_ca
-from f2b_server.locks import locked
 from face2bone_model.contract.errors import EnrolmentError
 from face2bone_model.contract.release_signature import RELEASE_USE, is_release_certificate
 from face2bone_model.system.files import write_atomic
+from face2bone_model.system.lock import locked
 
 NAME = "face2bone release key"
 KEY, CERTIFICATE = "release.key", "release.pem"
