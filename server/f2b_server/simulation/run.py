@@ -11,6 +11,7 @@ from f2b_server.certificates import make_ca
 from f2b_server.enrolment import admit
 from f2b_server.kits import write_kit
 from f2b_server.progress import Progress, read_progress
+from f2b_server.registry.contents import mark_synthetic
 from f2b_server.settings import StudyFolder
 from f2b_server.study_files import complete_study
 from f2b_server.study_report import write_study_report
@@ -50,7 +51,7 @@ def simulate(study: StudyFolder, data: Path, *, synthetic: bool, on_progress: On
         Face2BoneError: preparation or the run failed, with the number of the cause.
     """
     complete_study(study)
-    simulation = _lay_out(study, data)
+    simulation = lay_out(study, data, synthetic=synthetic)
     keys = _prepare(simulation, on_progress)
     for site, key in keys.items():
         admit(simulation, site, key.encode())
@@ -58,7 +59,12 @@ def simulate(study: StudyFolder, data: Path, *, synthetic: bool, on_progress: On
     return write_study_report(simulation, synthetic=synthetic)
 
 
-def _lay_out(study: StudyFolder, data: Path) -> StudyFolder:
+def lay_out(study: StudyFolder, data: Path, *, synthetic: bool) -> StudyFolder:
+    """The simulation's own folder: study, starting model, CA, a kit for each hospital, and where its data lie.
+
+    Raises:
+        UsageError: a hospital of the study has no folder below `data`.
+    """
     settings = load_study(study.study)
     missing = [site for site in settings.sites if not (data / site).is_dir()]
     if missing:
@@ -70,6 +76,8 @@ def _lay_out(study: StudyFolder, data: Path) -> StudyFolder:
     write_atomic(simulation.study, study.study.read_bytes())
     write_atomic(simulation.initial, study.initial.read_bytes())
     make_ca(simulation.ca, settings.name)
+    if synthetic:
+        mark_synthetic(simulation)  # a released model says so too
     for site in settings.sites:
         write_kit(simulation, site, NOWHERE, simulation.path / "kits" / f"{site}.kit.zip")
     folders = {site: str((data / site).resolve()) for site in settings.sites}
