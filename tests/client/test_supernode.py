@@ -7,6 +7,7 @@ import time
 import pytest
 from superlink import ask, replies, running_centre
 
+from f2b_client import supernode
 from f2b_client import supernode as supernode_module
 from f2b_client.app import SiteApp
 from f2b_client.egress import Release
@@ -181,6 +182,45 @@ def test_an_executor_that_dies_over_a_message_is_told_to_the_centre_at_once(cent
         assert server._serve_once() is False
         assert centre.count("pull-messages") == asked
     dying.join(5)
+
+
+def test_an_executor_that_hangs_is_given_up_when_nobody_waits_for_its_answer(
+    centre, node, site, fleet, quick, monkeypatch
+):
+    server = SuperNode(site, fleet, Door(site.state / FILE))
+    over = threading.Event()
+
+    def hang():
+        with connect(site.state / FILE) as way:
+            way.receive()
+            over.wait(60)
+
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    server._rest(20)
+    server._presence.join()
+    monkeypatch.setattr(supernode, "LONGEST_ANSWER_SECONDS", 1.5)
+    with centre.run() as grid:
+        name = ask(grid, node, b"x")
+        began = time.monotonic()
+        assert server._serve_once() is True
+        assert 1.5 <= time.monotonic() - began < 15
+        assert replies(grid, name)[0].error.code == 8
+    assert server._executor is None
+    over.set()
+    hanging.join(5)
+
+
+def test_a_message_whose_parts_never_come_is_given_up(centre, node, served, monkeypatch):
+    server, answers = served
+    answers[0] = lambda _: pytest.fail("was asked")
+    monkeypatch.setattr(supernode, "OBJECT_SECONDS", 0.3)
+    monkeypatch.setattr(server._fleet, "pull_object", lambda *_: None)
+    with centre.run() as grid:
+        ask(grid, node, b"x")
+        began = time.monotonic()
+        assert server._serve_once() is True
+        assert time.monotonic() - began < 10
 
 
 def test_a_message_that_cannot_be_read_is_answered_like_one_of_a_dead_executor(
