@@ -18,7 +18,7 @@ from f2b_server.renewal import renew_due
 from f2b_server.settings import StudyFolder
 from f2b_server.train import Fallen, Run, begin, is_finished, reached
 from f2b_server.wanted import Outcome, Wanted, read_wanted, settle
-from face2bone_model.contract.errors import Face2BoneError, ProcessError
+from face2bone_model.contract.errors import Face2BoneError, ProcessError, UnexpectedError
 from face2bone_model.contract.study import load_study
 
 POLL_SECONDS = 0.5
@@ -136,9 +136,10 @@ class Centre:
 
         try:
             page = write_study_report(self.folder, synthetic=self.synthetic)
-        except (Face2BoneError, OSError) as error:
-            code = error.code if isinstance(error, Face2BoneError) else ProcessError.code
-            self._settle(Outcome(phase="failed", code=code, sentence=f"The report was not written: {error}"))
+        except Exception as error:  # noqa: BLE001  # whatever ails the report, hospitals stay connected
+            code = error.code if isinstance(error, Face2BoneError) else UnexpectedError.code
+            what = str(error) if isinstance(error, Face2BoneError) else f"{type(error).__name__}: {error}"
+            self._settle(Outcome(phase="failed", code=code, sentence=f"The report was not written: {what}"))
             return
         self._note("report", f"The study has finished. Its report is {page}.")
         self._take_back(Outcome(phase="finished"))

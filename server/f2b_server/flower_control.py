@@ -1,6 +1,6 @@
 """The SuperLink's Control API: register nodes, start a run, ask how it stands, stop it. Flower internals, in one place.
 
-tests/contract/test_flower_internals.py exercises every name imported here.
+tests/contract/test_flower_centre.py exercises every name imported here.
 """
 
 import hashlib

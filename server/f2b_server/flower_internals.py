@@ -1,6 +1,6 @@
 """Every Flower-internal name of the centre's executor: its tasks, and the grid by which a ServerApp speaks.
 
-tests/contract/test_flower_internals.py exercises them, so that an upgrade of Flower fails there first.
+tests/contract/test_flower_centre.py exercises them, so that an upgrade of Flower fails there first.
 """
 
 import contextlib

@@ -3,7 +3,7 @@
 A model of 94 MB is twenty objects, each sent several times a round, so this is where a round's time goes. The short way
 does what Flower's handlers do where all is well; whatever is not well is handed to Flower's app, which says so as ever.
 Objects that are asked for are sent as they lie in memory, without a copy.
-tests/contract/test_flower_internals.py exercises the names used here.
+tests/contract/test_flower_centre.py exercises the names used here.
 """
 
 import asyncio

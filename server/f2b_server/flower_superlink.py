@@ -1,6 +1,6 @@
 """Flower's SuperLink as an ASGI app with its state in memory: every internal name the SuperLink's process uses.
 
-tests/contract/test_flower_internals.py exercises them, so that an upgrade of Flower fails there first.
+tests/contract/test_flower_centre.py exercises them, so that an upgrade of Flower fails there first.
 """
 
 import hashlib

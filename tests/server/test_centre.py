@@ -283,6 +283,17 @@ def test_a_report_that_cannot_be_written_is_a_failure_with_its_number(make, fold
     assert (outcome.phase, outcome.code) == ("failed", 10)
 
 
+def test_a_fault_of_ours_in_the_report_ends_the_run_and_not_the_centre(make, folder, federation):
+    run_study(folder, federation)
+    with (folder.log / "events.jsonl").open("a") as events:
+        events.write('{"event": "statistics"}\n')  # of a version that knew less
+    want_run(folder)
+    make().run(settled(folder))
+    outcome = read_wanted(folder).outcome
+    assert (outcome.phase, outcome.code) == ("failed", 99)
+    assert "The report was not written: KeyError" in outcome.sentence
+
+
 def test_a_second_centre_of_the_same_study_is_refused_in_a_sentence(make, folder):
     first, second, up, over = make(), make(), threading.Event(), threading.Event()
     children = []

@@ -1,7 +1,7 @@
 """A simulation's process: the rounds in a thread, Flower's simulation engine around them.
 
 `python -m f2b_server.simulation.engine SIMULATION`, started by `f2b-server simulate`. Every Flower-internal name of the
-simulation is imported here; tests/contract/test_flower_internals.py exercises them.
+simulation is imported here; tests/federation/test_real_folders.py runs them.
 """
 
 import json
